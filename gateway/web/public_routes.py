@@ -8,7 +8,7 @@ does not: a load balancer asks for it every few seconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -122,11 +122,7 @@ class PublicRoutes:
             closing=self.closing,
             always=self.cors.headers(headers),
         )
-        if path == HEALTH_PATH and method in ("GET", "HEAD"):
-            self._show_health(writer)
-        elif route.answers is None and not route.resource and self._me.serves(path):
-            self._show_me(request, path, writer)
-        else:
+        if route.resource is not _NOTHING or not self._shows(request, method, path, writer):
             body = ClientBody(request, self._max_body_bytes, self._memory)
             try:
                 incoming = IncomingRequest(
@@ -142,18 +138,14 @@ class PublicRoutes:
                     parameters=route.parameters,
                     client_ip=addresses.of(request.remote or "", forwarded),
                 )
-                await self._answer(request, route, incoming, writer)
+                if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(headers):
+                    await self._pipeline.answer(incoming, writer)
+                else:
+                    await self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
             finally:
                 body.release()
         assert writer.response is not None, "the pipeline always gives an answer"
         return writer.response
-
-    def _answer(
-        self, request: web.BaseRequest, route: _Destination, incoming: IncomingRequest, writer: HttpResponseWriter
-    ) -> Awaitable[None]:
-        if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(incoming.headers):
-            return self._pipeline.answer(incoming, writer)
-        return self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
 
     async def _answer_here(
         self, request: web.BaseRequest, route: _Destination, exchange: Exchange, writer: ResponseWriter
@@ -187,6 +179,16 @@ class PublicRoutes:
         shown = await page.show(asked)
         private = (NO_STORE,) if page.needs is Needs.SESSION else ()
         writer.send(200, (*shown.headers, *private), shown.body)
+
+    def _shows(self, request: web.BaseRequest, method: str, path: str, writer: HttpResponseWriter) -> bool:
+        """Give the answer to a path which the pipeline has nothing to do with. Whether it is one."""
+        if path == HEALTH_PATH and method in ("GET", "HEAD"):
+            self._show_health(writer)
+        elif self._me.serves(path):
+            self._show_me(request, path, writer)
+        else:
+            return False
+        return True
 
     def _show_me(self, request: web.BaseRequest, path: str, writer: HttpResponseWriter) -> None:
         try:

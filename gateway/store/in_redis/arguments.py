@@ -204,8 +204,9 @@ class SlotBatch:
     """The limits of which one call may speak, by their places among those of the request."""
 
     __slots__ = (
-        "_call", "_prepared", "_window", "_windows", "has_shadow", "limits", "places", "process", "slot_key", "tag",
-    )  # fmt: skip
+        *("_call", "_prepared", "_window", "_windows", "at_once", "has_shadow", "limits", "places", "process"),
+        *("settled", "slot_key", "tag"),
+    )
 
     def __init__(
         self,
@@ -223,6 +224,11 @@ class SlotBatch:
         self.places = tuple(places)
         self.limits = tuple(limits)
         self.has_shadow = any(not one.enforced for one in limits)
+        self.at_once = tuple([place for place, one in enumerate(limits) if one.at_once and one.kind == RATE])
+        """The places of the rates that admission uses at once, among the limits of the batch: a usual settlement leaves
+        them as they are."""
+        self.settled = tuple([place for place in range(len(limits)) if place not in self.at_once])
+        """All others."""
         self._windows = windows
         self._window: WindowArguments | None = None
         self._prepared: WindowCall | None = None

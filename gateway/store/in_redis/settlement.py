@@ -43,6 +43,9 @@ _TEAMS_AT_ONCE = 50
 _RECENT_BILLS = 32_768
 """Names of bills whose arguments are kept, in each of two generations."""
 
+_OF_A_THRESHOLD = 4
+"""Numbers, as settle.lua takes them."""
+
 _RENEWED_AT_ONCE = 50
 """Reservations in one call: Redis does nothing else meanwhile."""
 
@@ -78,9 +81,10 @@ _NOTHING_MORE = SettledInSlot()
 
 class SettlementArguments:
     """What is the same in all settlements of one batch and window whose bills have one name: the bytes around the
-    record's key, the id and the numbers. `recorded_of` is the team of which a record is kept, if any is."""
+    record's key, the id and the numbers. `recorded_of` is the team of which a record is kept, if any is; `dues` are the
+    places of the limits in the batch whose counters change."""
 
-    __slots__ = ("_fixed", "_head", "_names", "for_user")
+    __slots__ = ("_always", "_head", "_keys", "_names", "for_user")
 
     def __init__(
         self,
@@ -89,31 +93,36 @@ class SettlementArguments:
         users_max: int,
         batch: SlotBatch,
         window: WindowArguments,
-        process: str,
         bill: BillName | None,
         recorded_of: str | None,
+        journal: str | None,
+        dues: Sequence[int],
     ) -> None:
         bill_keys, names = ((), ()) if bill is None else (bill.keys(keys), bill.fields())
         self.for_user = bill is not None and bill.for_user
-        # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
         is_recorded = int(recorded_of is not None)
-        fixed = [timing.step_ms, LEDGER_MS, LEDGER_MS, users_max, 0 if bill is None else day_ms(bill.day), is_recorded]
-        for one, terms in zip(batch.limits, window.terms, strict=True):
-            fixed += (one.kind, one.at_once, terms.first, terms.second)
-        thresholds = _Thresholds(batch, window, keys)
-        fixed += thresholds.numbers
+        thresholds = _Thresholds(batch, window, keys, dues)
+        # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
+        always = [timing.step_ms, LEDGER_MS, LONG_MS, users_max, 0 if bill is None else day_ms(bill.day), is_recorded]
+        always += (len(dues), len(thresholds.numbers) // _OF_A_THRESHOLD)
+        for place in dues:
+            one, terms = batch.limits[place], window.terms[place]
+            always += (place + 1, one.kind, one.at_once, terms.first, terms.second)
         outbox = (keys.notifications(batch.tag), *thresholds.gathered) if thresholds.numbers else ()
         record_keys = () if recorded_of is None else keys.request_records(recorded_of)
-        known_keys = (keys.journal(batch.tag, process), *bill_keys, *window.keys, *outbox, *record_keys)
-        self._head = SETTLE.head(1 + len(known_keys), 4 + len(names) + self.for_user + 4 * is_recorded)
-        self._fixed = bulk(*known_keys, LONG_MS, one_by_one(fixed))
+        known_keys = (*bill_keys, *[window.keys[place] for place in dues], *outbox, *record_keys)
+        if journal is not None:
+            known_keys += (journal,)
+        self._head = SETTLE.head(1 + len(known_keys), 2 + len(names) + self.for_user + 4 * is_recorded)
+        self._keys = bulk(*known_keys)
+        self._always = one_by_one(always + thresholds.numbers)
         self._names = bulk(*names)
 
     def command(self, record: str, name: str, user: str, numbers: Sequence[float]) -> bytes:
-        key, called, figures = record.encode(), name.encode(), one_by_one(numbers)
-        sizes = len(key), len(called), len(figures)
-        command = b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
-            self._head, sizes[0], key, self._fixed, sizes[1], called, sizes[2], figures, self._names,
+        key, called, always, own = record.encode(), name.encode(), self._always, one_by_one(numbers)
+        command = b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n$%d\r\n%b%b\r\n%b" % (
+            self._head, len(key), key, self._keys, len(called), called, len(always) + len(own), always, own,
+            self._names,
         )  # fmt: skip
         return command + bulk(user) if self.for_user else command
 
@@ -123,20 +132,20 @@ class _Thresholds:
 
     __slots__ = ("gathered", "numbers")
 
-    def __init__(self, batch: SlotBatch, window: WindowArguments, keys: StoreKeys) -> None:
+    def __init__(self, batch: SlotBatch, window: WindowArguments, keys: StoreKeys, dues: Sequence[int]) -> None:
         self.numbers: list[int] = []
         self.gathered: list[str] = []
-        for due, (one, terms) in enumerate(zip(batch.limits, window.terms, strict=True), 1):
-            limit = one.limit
+        for due, place in enumerate(dues, 1):
+            limit, terms = batch.limits[place].limit, window.terms[place]
             # The users that share one counter are not one who could be named.
             if not limit.notify_at or limit.subject == OTHER_USERS:
                 continue
             is_user = limit.scope is Scope.USER
             if is_user:
                 self.gathered.append(gathered_users(keys.counter(limit.for_user("")), terms.first))
-            place = len(self.gathered) if is_user else 0
+            gathered = len(self.gathered) if is_user else 0
             for percent in limit.notify_at:
-                self.numbers += (due, percent, limit.amount, place)
+                self.numbers += (due, percent, limit.amount, gathered)
 
 
 class Settlements:
@@ -226,34 +235,45 @@ class Settlements:
             window = self._arguments.window_of(batch, begins)
         figures: Sequence[int] = () if entry is None else figures_of(entry)
         weight = weight_of(entry) if entry is not None and entry.user else 0
-        numbers = [position.place, weight, len(figures), *figures, *held, *charged]
+        numbers = [position.place, weight, len(figures), *figures, len(held), *held, *charged]
         own = position.process == batch.process
         record = (
             batch.record(settlement.at_ms) if own else self._keys.record(batch.tag, position.process, settlement.at_ms)
         )
-        arguments = self._arguments_of(batch, window, position.process, more)
+        # What admission has used at once of a rate stays as it is, unless admission was not asked.
+        dues = batch.settled
+        for place in batch.at_once:
+            if charged[place] > held[place]:
+                dues = tuple(range(len(held)))
+        arguments = self._arguments_of(batch, window, position, more, dues)
         user = entry.user if entry is not None else ""
         command = arguments.command(record, settlement.id, user, numbers)
         return record, command if kept is None else command + record_arguments(kept)
 
     def _arguments_of(
-        self, batch: SlotBatch, window: WindowArguments, process: str, more: SettledInSlot
+        self,
+        batch: SlotBatch,
+        window: WindowArguments,
+        position: JournalPosition,
+        more: SettledInSlot,
+        dues: Sequence[int],
     ) -> SettlementArguments:
-        entry = more.entry
+        entry, in_journal = more.entry, position.place > 0
         recorded_of = None if more.kept is None else more.kept.record.team
         # What a bill's name is made of, without making it.
         name: Hashable = entry and (
             *(entry.day, entry.team, entry.key, entry.model, entry.upstream, entry.cost_center, entry.late),
             entry.user != "",
         )
-        which = (window, name, recorded_of)
-        prepared = self._prepared.get(which) if process == batch.process else None
+        which = (window, name, recorded_of, dues)
+        prepared = None if in_journal else self._prepared.get(which)
         if prepared is None:
             bill = None if entry is None else bill_name(entry)
+            journal = self._keys.journal(batch.tag, position.process) if in_journal else None
             prepared = SettlementArguments(
-                self._keys, self._timing, self._users_max, batch, window, process, bill, recorded_of
+                self._keys, self._timing, self._users_max, batch, window, bill, recorded_of, journal, dues
             )
-            if process == batch.process:
+            if not in_journal:
                 self._prepared.put(which, prepared)
         return prepared
 
