@@ -30,7 +30,7 @@ from gateway.settings.diagnostics import Diagnostic, Path, dotted, nearest
 from gateway.settings.document import Document
 from gateway.settings.jwt_checks import jwt_errors, jwt_warnings
 from gateway.settings.limit_settings import LimitSettings
-from gateway.settings.models import KeySettings, RouteSettings, Settings
+from gateway.settings.models import KeySettings, ModelSettings, RouteSettings, Settings
 from gateway.settings.notify_checks import notify_errors, notify_warnings
 from gateway.settings.price_settings import PriceSettings, PriceStepSettings
 from gateway.settings.upstream_settings import UpstreamSettings
