@@ -45,6 +45,13 @@ def _ignore(_dropped: int) -> None:
 class LineWriter:
     """`write` may be called from any thread, and from a finalizer in the middle of another call of it."""
 
+    _lines: list[bytes]
+    _wakeups: SimpleQueue[bool]
+    """False is the last."""
+    _is_asleep: bool
+    """Whether the thread waits for a wake-up, or will before it looks for lines again."""
+    _thread: threading.Thread
+
     def __init__(self, fd: int, queued_lines: int = QUEUED_LINES) -> None:
         self._fd = fd
         self._queued_lines = queued_lines
@@ -82,10 +89,7 @@ class LineWriter:
         self._start()
 
     def _start(self) -> None:
-        self._lines: list[bytes] = []
-        self._is_asleep = True
-        self._wakeups: SimpleQueue[bool] = SimpleQueue()
-        """False is the last."""
+        self._lines, self._wakeups, self._is_asleep = [], SimpleQueue(), True
         self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
         self._thread.start()
 
