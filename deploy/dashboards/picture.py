@@ -26,7 +26,7 @@ COLUMNS = 24
 INCHES_A_LINE = 0.34
 BACK, FRONT, TEXT, QUIET = "#111217", "#181b1f", "#d8d9da", "#8e8e8e"
 ROOM_ABOVE = 1.1
-CHARACTERS_A_COLUMN, CHARACTERS_BESIDE = 12, 18
+CHARACTERS_A_COLUMN, CHARACTERS_BESIDE = 13, 12
 """Of a legend: those that fit into a column of the grid, and the width of a line's sample and figure."""
 
 WHOLE_FROM = 1000
