@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from time import monotonic
 
 import msgspec
 
@@ -52,8 +51,8 @@ from gateway.core.upstream_json import error_message, fault_of_body, is_error_of
 from gateway.core.usage_tables import Path
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 
-MORE_TARGETS = 2
-"""How many further targets are tried after the first."""
+TARGETS_MAX = 3
+"""How many targets are tried."""
 
 WHOLE_MAX = 128 * 1024
 """Bytes of an answer that are collected, to be sent as one; of a longer one the rest is relayed as it comes."""
@@ -93,30 +92,30 @@ async def forward(
     upstream's own answer where it gave one. Once the client has a byte, if only a keep-alive, or its body was
     passed on without being kept, no other target is tried; nor where too many requests are tried again already.
     """
-    headers, caller, now = _headers(exchange, parsed), exchange.caller or ANYONE, services.clock.monotonic()
+    headers, caller, now = _headers(exchange, parsed), exchange.caller or ANYONE, services.clock.monotonic
     endpoint = parsed.endpoint
-    retries = services.routing.retries(parsed.binding.model, now)
-    retries.request(now)
-    left = iter(targets[: 1 + MORE_TARGETS])
+    retries = services.routing.retries(parsed.binding.model, now())
+    retries.requests += 1
+    left = iter(targets[:TARGETS_MAX])
     # The first was routed just now; whether the others may still be asked is seen when it is their turn.
     following: Target | None = next(left, None)
     while following is not None:
         target = following
         body = outgoing_body(exchange, parsed, target)
         upstream, request = target.upstream, exchange.request
-        more = _more_headers(exchange, target) if upstream.pass_headers else []
+        lines = [*headers, *_more_headers(exchange, target)] if upstream.pass_headers else headers
         if exchange.trace is not None:
-            more = [*more, ("traceparent", exchange.trace.begin_attempt(target, services.clock.monotonic()))]
+            lines = [*lines, ("traceparent", exchange.trace.begin_attempt(target, now()))]
         outgoing = UpstreamRequest(
             endpoint.upstream_path(target.model, request.parameters),
-            [*headers, *more] if more else headers,
+            lines,
             body,
             method=endpoint.method,
             model=target.model,
             team=caller.team,
             rest=parsed.rest,
             query=passed_query(request.query, endpoint, upstream, endpoint.names_read) if request.query else "",
-            base_path=upstream.base_path(endpoint.name),
+            base_path=upstream.base_path(endpoint.name) if upstream.base_paths else None,
             takes_other_headers=endpoint.dialect is upstream.other_dialect,
             note_attempt=exchange.note_attempt,
         )
@@ -124,13 +123,14 @@ async def forward(
             response = await _attempt(exchange, parsed, target, outgoing, services)
         except (UpstreamUnreachable, UpstreamBusy, UpstreamTimedOut, UpstreamBroke):
             following = _next_healthy(left, caller, services)
-            if following is None or not _can_repeat(parsed, writer) or not retries.take():
+            if following is None or not _can_repeat(parsed, writer) or not retries.take(now()):
                 raise
             continue
         following = _next_healthy(left, caller, services) if response.fault is _PROVIDER else None
-        if following is None or not _can_repeat(parsed, writer) or not retries.take():
+        if following is None or not _can_repeat(parsed, writer) or not retries.take(now()):
             return response if 200 <= response.status < 300 else _presentable(response, endpoint, target)
         response.abandon()
+        exchange.redacted = 0
     raise NoTarget(f"No upstream of the model {parsed.model.name!r} can take a request now.", retry_after_ms=1000)
 
 
@@ -145,33 +145,36 @@ async def _attempt(
 ) -> CollectedResponse:
     """One try, which is noted in the exchange and counts for the target's health. The one that is relayed ends with its
     exchange."""
-    exchange.target = target
-    now = services.clock.monotonic
-    attempt = exchange.attempt = services.routing.health.begin(target, now(), exchange.caller or ANYONE)
+    exchange.target, upstream, now = target, target.upstream, services.clock.monotonic
+    began = now()
+    attempt = exchange.attempt = services.routing.health.begin(target, began, exchange.caller or ANYONE)
     try:
-        began = monotonic()
         try:
-            begun = await services.client.send(target.upstream, outgoing)
+            begun = await services.client.send(upstream, outgoing)
         except BaseException:
-            exchange.upstream_seconds += monotonic() - began
+            exchange.upstream_seconds += now() - began
             raise
         exchange.upstream_seconds += begun.first_byte_at - begun.sent_at
         exchange.first_byte_at = begun_at = now()
         if begun.status < 400:
             attempt.answered(begun_at)
-        response = CollectedResponse(begun, LATE_MAX if parsed.stream else WHOLE_MAX, target.upstream.redactor)
-        is_collected = _is_collected(response, parsed) or await _wait_collected(exchange, parsed, response, now)
-        response.is_whole = is_collected and not response.is_too_long and begun.is_over
-        _read_collected(exchange, response)
+        response = CollectedResponse(begun, LATE_MAX if parsed.stream else WHOLE_MAX, upstream.redactor)
+        if not response.is_whole:
+            is_collected = _is_collected(response, parsed) or await _wait_collected(exchange, parsed, response, now)
+            response.is_whole = is_collected and not response.is_too_long and begun.is_over
+        elif response.kind is not _JSON:
+            response.is_stream = response.status < 400 and _is_stream(response, parsed)
+        if upstream.redactor is not None or response.status >= 400:
+            _read_collected(exchange, response)
     except UpstreamError as error:
         exchange.first_byte_at = None
-        exchange.note_attempt(target.upstream.name, error.reason)
+        exchange.note_attempt(upstream.name, error.reason)
         attempt.ended(outcome_of_error(error), now(), reason=error.reason)
         raise
     except BaseException:
         attempt.ended(_NEUTRAL, now())
         raise
-    exchange.note_attempt(target.upstream.name, str(response.status))
+    exchange.note_attempt(upstream.name, str(response.status))
     if response.status < 400:
         return response
     outcome = outcome_of_answer(response.status, response.fault)
@@ -260,7 +263,13 @@ def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> 
         changes["stream_options",] = _asking_usage(parsed.members.value("stream_options"))
     if parsed.consulted:
         changes |= _consulted_changes(parsed, target)
-    changes |= _cap_changes(exchange, parsed, target)
+    granted = exchange.quota_output_cap
+    cap = parsed.output_cap if granted is None else granted
+    # Without a quota's, what was asked for is the largest of the caps, unless one is llama.cpp's own.
+    if cap is not None and (
+        granted is not None or (parsed.asked_cap or 0) > cap or LLAMA_CAP[0] in parsed.members.names
+    ):
+        changes |= _cap_changes(cap, parsed, target, is_granted=granted is not None)
     return parsed.members.changed_at(changes) if changes else parsed.members.body
 
 
@@ -280,19 +289,16 @@ def _consulted_changes(parsed: ParsedRequest, target: Target) -> dict[Path, byte
     return {(TOOLS,): with_models(parsed.members.readable_value(TOOLS) or b"[]", names)} if names else {}
 
 
-def _cap_changes(exchange: Exchange, parsed: ParsedRequest, target: Target) -> dict[Path, bytes]:
+def _cap_changes(cap: int, parsed: ParsedRequest, target: Target, *, is_granted: bool) -> dict[Path, bytes]:
     """The caps that are over what the model allows or a quota grants; where a quota grants less than the request may
     produce and that has no cap that each server knows, one more."""
-    granted, members = exchange.quota_output_cap, parsed.members
-    cap, paths = parsed.output_cap if granted is None else granted, parsed.endpoint.cap_paths
-    if cap is None or not paths:
+    paths, members = parsed.endpoint.cap_paths, parsed.members
+    if not paths:
         return {}
-    if granted is None and (parsed.asked_cap or 0) <= cap and LLAMA_CAP[0] not in members.names:
-        return {}  # What was asked for is the largest of the caps.
     unset = _UNSET_OF_GEMINI if parsed.endpoint.names_model else _UNSET
     given = {path: int(text) for path in paths if (text := members.value_at(path) or b"null") not in unset}
     changes = {path: b"%d" % cap for path, asked in given.items() if not 0 <= asked <= cap}
-    if granted is not None and given.keys() <= {LLAMA_CAP}:
+    if is_granted and given.keys() <= {LLAMA_CAP}:
         changes[_added_cap(parsed, target)] = b"%d" % cap
     return changes
 
@@ -325,7 +331,9 @@ def _headers(exchange: Exchange, parsed: ParsedRequest) -> Headers:
         replaced = exchange.trace.replaced_headers
         passed = [line for line in passed if line[0] not in replaced]
     passed.append(("x-request-id", request.request_id))
-    return [("content-type", parsed.content_type), *passed] if parsed.content_type else passed
+    if parsed.content_type:
+        passed.insert(0, ("content-type", parsed.content_type))
+    return passed
 
 
 def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:

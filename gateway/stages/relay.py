@@ -37,7 +37,7 @@ def relayed_whole(
     body = response.body
     tally.feed(body)
     tally.close()
-    writer.send(response.status, _plain_headers(exchange, response), body)
+    writer.send(response.status, answer_headers(exchange, response), body)
     exchange.whole = True
     return True
 
@@ -62,15 +62,17 @@ async def relay(
         exchange.upstream_seconds += clock.monotonic() - began
 
 
-def answer_headers(exchange: Exchange, response: CollectedResponse, content_type: str | None = None) -> Headers:
-    """The head that the client sees: a few of the upstream's headers and the state of the caller's limits. A
-    `content_type` replaces the upstream's."""
-    passed = TO_CLIENT.passed(response.headers)
+def answer_headers(exchange: Exchange, response: CollectedResponse) -> Headers:
+    """The head that the client sees: a few of the upstream's headers and the state of the caller's limits. Clients go
+    by the content type, so that it says what the body is."""
+    passed, is_stream = TO_CLIENT.passed(response.headers), response.is_stream
     if "\n" in "".join(response.headers.values()):
         passed = [(name, line) for name, value in passed for line in value.split("\n")]
-    if content_type is not None:
+    if is_stream != response.is_called_stream and (is_stream or response.kind is _JSON):
+        content_type = "text/event-stream; charset=utf-8" if is_stream else "application/json"
         passed = [("content-type", content_type), *[each for each in passed if each[0] != "content-type"]]
-    return [*passed, *exchange.limit_headers()]
+    passed += exchange.limit_headers()
+    return passed
 
 
 def _output_budget(exchange: Exchange, parsed: ParsedRequest) -> OutputBudget | None:
@@ -111,9 +113,7 @@ async def _relay_stream(
         return passed
 
     try:
-        # Clients go by the content type, so that it says what the body is.
-        content_type = None if response.is_called_stream else "text/event-stream; charset=utf-8"
-        writer.start(response.status, answer_headers(exchange, response, content_type))
+        writer.start(response.status, answer_headers(exchange, response))
         _pass_on(response, writer, feed_to_the_stop if tally.may_stop else tally.feed)
         await response.finished()
     except UpstreamError:
@@ -144,7 +144,7 @@ async def _relay_plain(
         tally.feed(data)
         return data
 
-    writer.start(response.status, _plain_headers(exchange, response))
+    writer.start(response.status, answer_headers(exchange, response))
     _pass_on(response, writer, watched)
     await response.finished()
     tally.close()
@@ -153,11 +153,6 @@ async def _relay_plain(
 
 def _plain_tally(parsed: ParsedRequest, response: CollectedResponse) -> PlainTally:
     return PlainTally(parsed.endpoint, fault=response.fault, is_opaque=response.is_opaque)
-
-
-def _plain_headers(exchange: Exchange, response: CollectedResponse) -> Headers:
-    is_miscalled = response.kind is _JSON and response.is_called_stream
-    return answer_headers(exchange, response, "application/json" if is_miscalled else None)
 
 
 def _relay_late(exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter) -> None:

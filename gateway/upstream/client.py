@@ -20,7 +20,6 @@ from gateway.upstream.connection import (
     HUNG_UP,
     IDLE_SECONDS,
     ClientOptions,
-    EncodedRequest,
     StaleConnection,
 )
 from gateway.upstream.contract import FailureReason, UpstreamRequest
@@ -56,24 +55,29 @@ class HttpClient:
     async def send(self, upstream: Upstream, request: UpstreamRequest) -> ResponseStream:
         """As the contract says; also ValueError for a request that cannot be written safely (see
         `UpstreamOrigin.head`). Its cancellation closes the connection."""
-        pool, rest = self._pools.get(upstream) or self._new_pool(upstream), request.rest
+        pool, rest, began = self._pools.get(upstream) or self._new_pool(upstream), request.rest, monotonic()
+        head = pool.origin.head(request)
         body = request.body if rest is None else beginning(request.body, rest)
-        encoded = EncodedRequest(pool.origin.head(request), body, upstream.timeouts, monotonic(), rest)
         holder = Holder(request.model, request.team)
-        connection = pool.take_idle(holder) or await pool.acquire(holder)
-        try:
-            return await connection.exchange(encoded)
-        except StaleConnection:
-            if rest is not None and rest.taken:
-                raise HUNG_UP.error(upstream.name, UpstreamUnreachable) from None
+        connection, is_fresh = pool.take_idle(holder) or await pool.acquire(holder), False
+        while True:
+            try:
+                response = connection.begin(head, body, rest, began)
+                try:
+                    while not response.first_byte_at:
+                        response.end()
+                        await response.woken()
+                except BaseException:
+                    connection.leave(response)
+                    raise
+                return response
+            except StaleConnection:
+                if is_fresh or (rest is not None and rest.taken):
+                    raise HUNG_UP.error(upstream.name, UpstreamUnreachable) from None
             # Not a retry, which would be the caller's to decide: the server has not received the request.
             request.note_attempt(upstream.name, "stale_connection")
-            pool = self._pools.get(upstream) or self._new_pool(upstream)
+            pool, is_fresh = self._pools.get(upstream) or self._new_pool(upstream), True
             connection = await pool.acquire(holder, fresh=True)
-        try:
-            return await connection.exchange(encoded)
-        except StaleConnection:
-            raise HUNG_UP.error(upstream.name, UpstreamUnreachable) from None
 
     def keep(self, models: Iterable[Model], teams: int) -> None:
         """Which models and how many teams there are from now on, so that they can share an upstream's connections."""

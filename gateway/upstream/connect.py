@@ -34,6 +34,7 @@ from gateway.core.http_syntax import (
     read_base_url,
 )
 from gateway.core.proxies import Proxy
+from gateway.core.response import Headers
 from gateway.core.snapshot import Upstream
 from gateway.runtime.name_lookup import LookupFailed, NameLookups
 from gateway.runtime.tasks import BackgroundTasks
@@ -46,8 +47,9 @@ TUNNEL_HEAD_MAX = 16_384
 """Bytes of a proxy's answer to CONNECT."""
 
 _REMEMBERED = 256
-"""Paths and names of headers that an origin remembers. Clients send the same few dozen; what is remembered must stay
-bounded."""
+_REMEMBERED_LINES = 64
+"""How many beginnings of requests an origin remembers, each for a path and a set of headers' names, and with how many
+lines at most. Clients send the same few dozen; what is remembered must stay bounded."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
@@ -82,30 +84,37 @@ class UpstreamOrigin:
         self._other_fixed = self._fixed
         if upstream.other_dialect is not None:
             self._other_fixed = _FixedHeaders(own, upstream.other_headers)
-        self._request_line = lru_cache(_REMEMBERED)(self._request_line_of)
+        self._remembered_beginning = lru_cache(_REMEMBERED)(self._beginning)
 
     def head(self, request: UpstreamRequest) -> bytes:
         """The request's head, to its empty line. The operator's headers replace the caller's of the
         same name. Raises ValueError for what could be read as more than one header or request."""
-        fixed = self._other_fixed if request.takes_other_headers else self._fixed
-        begun_line = fixed.begun_line
-        lines = [begun + value for name, value in request.headers if (begun := begun_line(name))]
-        text = "".join(lines)
+        other, names, values = request.takes_other_headers, (), ()
+        if request.headers:
+            names, values = zip(*request.headers, strict=True)
         # What can be printed has no control character, which is seen in a moment. The rule is for all else.
-        if not text.isprintable() and has_control(text):
-            raise ValueError("a header of the request contains a line break or control character")
-        request_line = self._request_line(request.method, request.base_path, request.path, request.query)
-        head = "\r\n".join([request_line, fixed.lines, *lines, f"{_framing(request)}\r\n"])
+        if not "".join(values).isprintable():
+            (self._other_fixed if other else self._fixed).refuse_control(request.headers)
+        beginning = self._remembered_beginning if len(names) <= _REMEMBERED_LINES else self._beginning
+        begun = beginning(request.method, request.base_path, request.path, request.query, other, names)
         # A header that is not UTF-8 arrives with its bytes as surrogates and leaves as it came.
-        return head.encode("utf-8", "surrogateescape")
+        return f"{begun % values}{_framing(request)}\r\n".encode("utf-8", "surrogateescape")
 
-    def _request_line_of(self, method: str, base_path: str | None, path: str, query: str) -> str:
+    def _beginning(
+        self, method: str, base_path: str | None, path: str, query: str, other: bool, names: tuple[str, ...]
+    ) -> str:
+        """The request's line and those of its headers, into which the values of the caller's are formatted."""
+        fixed = self._other_fixed if other else self._fixed
+        begun = self._request_line(method, base_path, path, query) + fixed.lines
+        return begun.replace("%", "%%") + fixed.template(names)
+
+    def _request_line(self, method: str, base_path: str | None, path: str, query: str) -> str:
         target = (self._prefix if base_path is None else base_path) + path
         if queries := [part for part in (query, self._query) if part]:
             target += ("&" if "?" in target else "?") + "&".join(queries)
         if not is_request_line(method, target):
             raise ValueError(f"{method!r} {target!r} is not a request line")
-        return f"{method} {self._before_target}{target} HTTP/1.1"
+        return f"{method} {self._before_target}{target} HTTP/1.1\r\n"
 
 
 class _FixedHeaders:
@@ -114,17 +123,27 @@ class _FixedHeaders:
 
     def __init__(self, own: Mapping[str, str], operators: Iterable[tuple[str, str]]) -> None:
         fixed = {**own, **{name.lower(): value for name, value in operators}}
-        self.lines = "\r\n".join([f"{name}: {value}" for name, value in fixed.items()])
-        self.begun_line = lru_cache(_REMEMBERED)(self._begun_line_of)
+        self.lines = "".join([f"{name}: {value}\r\n" for name, value in fixed.items()])
         self._names = RESERVED_HEADERS | fixed.keys()
 
-    def _begun_line_of(self, name: str) -> str:
-        """A caller's header up to its value; empty where it is not sent."""
-        if name.lower() in self._names:
-            return ""
+    def template(self, names: tuple[str, ...]) -> str:
+        """The lines of a caller's headers with these names, into which their values are formatted."""
+        return "".join([self._line(name) for name in names])
+
+    def refuse_control(self, headers: Headers) -> None:
+        """Raises ValueError for a header that is sent and has a control character."""
+        if has_control("".join([value for name, value in headers if self._is_sent(name)])):
+            raise ValueError("a header of the request contains a line break or control character")
+
+    def _line(self, name: str) -> str:
+        if not self._is_sent(name):
+            return "%.0s"  # Nothing of the value.
         if not is_header_name(name):
             raise ValueError(f"the request's header {name!r} is not a valid name of a header")
-        return f"{name}: "
+        return f"{name.replace('%', '%%')}: %s\r\n"
+
+    def _is_sent(self, name: str) -> bool:
+        return name.lower() not in self._names
 
 
 def _tunnel_request(url: BaseUrl, proxy: Proxy) -> bytes:

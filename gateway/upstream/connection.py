@@ -6,17 +6,17 @@ is doing is its state:
     IDLE       No exchange: new, or back at its owner after a response that ended cleanly. Bytes that
                arrive answer no request: they close it, and its owner closes the other idle connections,
                since the next answer there could be another request's. The end of its idle time closes it, too.
-    SENDING    `exchange` has begun. Some of the request is still to be written, or still to be taken by
+    SENDING    `begin` was called. Some of the request is still to be written, or still to be taken by
                the upstream. The limit is `timeouts.idle` for each part that the upstream takes, and for
                each part that an upload waits for.
     AWAITING   The request is flushed. The limit is `timeouts.first_byte`.
-    RECEIVING  The first byte of the body has come, and `exchange` returns. The limit is `timeouts.idle`
-               between two pieces; while the reader has paused, only `timeouts.total`. The upstream need
-               not have taken the whole request: an early answer ends an upload.
+    RECEIVING  The first byte of the body has come, and the response is awaited no more. The limit
+               is `timeouts.idle` between two pieces; while the reader has paused, only `timeouts.total`.
+               The upstream need not have taken the whole request: an early answer ends an upload.
     CLOSED     Permanently.
 
-    IDLE --exchange--> SENDING --flushed--> AWAITING --first piece--> RECEIVING --end--> IDLE
-                          \\------------first piece------------------^
+    IDLE --begin--> SENDING --flushed--> AWAITING --first piece--> RECEIVING --end--> IDLE
+                       \\------------first piece------------------^
 
 A response without a body, or one that fails before its body, goes from SENDING or AWAITING straight to
 its end. A response whose framing ended it, on a connection that may be kept and whose request is sent,
@@ -30,20 +30,17 @@ is a failure of the upstream, which may have worked on the request.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import ssl
-import sys
-import termios
 from collections.abc import Callable
 from enum import Enum, StrEnum, auto
+from fcntl import ioctl
 from functools import cached_property
+from termios import FIONREAD, TIOCOUTQ
 from time import monotonic
 from typing import Protocol
 
-import msgspec
-
 from gateway.core.request import BodyTail
-from gateway.core.snapshot import Timeouts
+from gateway.core.snapshot import Upstream
 from gateway.runtime.relay_queue import RelayQueue
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.contract import FailureReason
@@ -67,6 +64,9 @@ allow less (uvicorn 5 s) sending again helps."""
 DISTRUST_SECONDS = 60.0
 """For so long after bytes that no request asked for, no connection to that upstream carries a second request. An answer
 that comes late, on a connection that is in use again, cannot be distinguished from the one that is awaited there."""
+
+_NONE = bytes(4)
+"""A number of the system's that is zero."""
 
 HUNG_UP = FailureReason("hung_up", "closed the connection before it answered")
 
@@ -136,17 +136,6 @@ class ClientOptions:
         return context
 
 
-class EncodedRequest(msgspec.Struct, frozen=True):
-    """A request as it is written. `began` is when its total time began, in monotonic seconds; `rest` follows
-    `body` and is sent while the response is awaited."""
-
-    head: bytes
-    body: bytes
-    timeouts: Timeouts
-    began: float
-    rest: BodyTail | None = None
-
-
 class ConnectionOwner(Protocol):
     """The owner of the connection between exchanges."""
 
@@ -170,14 +159,14 @@ class Connection(asyncio.BufferedProtocol):
     _fileno: int
     _is_tls: bool
 
-    def __init__(self, upstream_name: str, owner: ConnectionOwner, options: ClientOptions) -> None:
-        self._name = upstream_name
+    def __init__(self, upstream: Upstream, owner: ConnectionOwner, options: ClientOptions) -> None:
+        self._name = upstream.name
         self._owner = owner
         self._options = options
         self._read_buffer = options.read_buffer
         self._timer = DeadlineTimer(asyncio.get_running_loop(), self._timer_expired)
         self._framing = Framing()
-        self._deadlines = Deadlines(Timeouts(), 0.0)
+        self._deadlines = Deadlines(upstream.timeouts, 0.0)
         self._state = _IDLE
         self._response: ResponseStream | None = None
         self._upload: Upload | None = None
@@ -190,37 +179,51 @@ class Connection(asyncio.BufferedProtocol):
         self.congested = False
         """Whether the upstream has not taken all that was written."""
 
-    async def exchange(self, request: EncodedRequest) -> ResponseStream:
-        """Send, and wait for the first byte of the response's body or its end. Raises StaleConnection,
-        UpstreamUnreachable, UpstreamTimedOut or what the rest of the request raises; when it
-        raises, the connection is closed, unless the response has ended: it may serve another by then."""
+    def begin(self, head: bytes, body: bytes, rest: BodyTail | None, began: float) -> ResponseStream:
+        """Send a request, whose total time `began` then, in monotonic seconds; `rest` follows `body` and is sent while
+        the response is awaited. To be followed by a `leave` where the response is not waited for until it has begun.
+        Raises StaleConnection."""
         if self.closed:
             raise StaleConnection
         response = self._response = ResponseStream(self._name, self, self._options.relays)
-        try:
-            self._send(response, request)
-            if self._upload is None:
-                while not response.first_byte_at:
-                    response.end()
-                    await response.woken()
-            else:
-                await self._upload.send_until_response(response)
-        except BaseException:
-            # A cancellation may arrive after the whole response, when the connection carries another's request.
-            if self._response is response:
-                self.abort()
-            raise
+        self._state = _SENDING
+        self._framing.expect_response()
+        self._deadlines.begin(began)
+        self._upload = None
+        if rest is not None:
+            # Whether the client or the upstream is slow from here on: it is not the gateway.
+            response.sent_at = monotonic()
+            self._deadlines.sending(response.sent_at)
+            self._upload = Upload(rest, self, self._options.tasks)
+            self._upload.start(response)
+        transport = self._transport
+        if len(body) <= ONE_WRITE_BYTES:
+            transport.write(head + body)
+        else:
+            transport.write(head)
+            transport.write(body)
+        if self.congested:
+            self._await_flush()
+        elif rest is None:
+            self._await_response(response)
         return response
+
+    def leave(self, response: ResponseStream) -> None:
+        """This response is not waited for any more. It may have ended, and the connection carry another's request."""
+        if self._response is response:
+            self.abort()
 
     def has_unread_bytes(self) -> bool:
         """Whether the system holds bytes of the upstream already: while idle, they answer no request. Under TLS
         they can be a message of TLS itself."""
-        return not self._is_tls and _queued_bytes(self._fileno, termios.FIONREAD) > 0
+        return not self._is_tls and _has_queued(self._fileno, FIONREAD)
 
     def abort(self) -> None:
         """Close now, whatever is not sent or not read. Harmless when closed."""
         self._response = None
         self._timer.cancel()
+        if self._upload is not None:
+            self._upload.stop()
         if not self.closed:
             self.closed = True
             self._state = _CLOSED
@@ -283,20 +286,20 @@ class Connection(asyncio.BufferedProtocol):
         framing, now = self._framing, monotonic()
         piece = framing.feed(self._read_buffer[:nbytes])
         if piece:
-            if self._state is not _RECEIVING:
-                self._begin_receiving(response, now)
-            else:
+            if self._state is _RECEIVING:
                 self._deadlines.since = now
-            (response.sink or response.feed)(piece)
+                (response.sink or response.feed)(piece)
+            else:
+                self._begin_receiving(response, now, piece)
         if framing.complete or framing.fault:
-            self._end_exchange(response)
+            self._end_exchange(response, now)
         elif nbytes == READ_BYTES:
             self._cost_s = monotonic() - now
             self._give_way()
 
     def eof_received(self) -> None:
         # To be asked here alone: when `connection_lost` comes, the descriptor can be another socket's.
-        self._hung_up(HangUp.CLOSED, unacknowledged=_queued_bytes(self._fileno, termios.TIOCOUTQ))
+        self._hung_up(HangUp.CLOSED, is_unacknowledged=_has_queued(self._fileno, TIOCOUTQ))
         self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -331,26 +334,6 @@ class Connection(asyncio.BufferedProtocol):
         if not self.closed and not self._is_reading_paused:
             self._transport.resume_reading()
 
-    def _send(self, response: ResponseStream, request: EncodedRequest) -> None:
-        self._state = _SENDING
-        self._framing.expect_response()
-        self._deadlines.begin(request.timeouts, request.began)
-        self._upload = None
-        if request.rest is not None:
-            # Whether the client or the upstream is slow from here on: it is not the gateway.
-            response.sent_at = monotonic()
-            self._upload = Upload(request.rest, self, self._options.tasks)
-        body, transport = request.body, self._transport
-        if len(body) <= ONE_WRITE_BYTES:
-            transport.write(request.head + body)
-        else:
-            transport.write(request.head)
-            transport.write(body)
-        if self.congested:
-            self._await_flush()
-        elif self._upload is None:
-            self._await_response(response)
-
     def _await_flush(self) -> None:
         if self._state is _SENDING:
             self._unsent = self._transport.get_write_buffer_size()
@@ -362,37 +345,47 @@ class Connection(asyncio.BufferedProtocol):
         now, deadlines = monotonic(), self._deadlines
         response.sent_at = response.sent_at or now
         deadlines.awaiting_response(now)
-        self._timer.arm(deadlines.next)
+        if deadlines.next < self._timer.when:
+            self._timer.arm(deadlines.next)
 
-    def _begin_receiving(self, response: ResponseStream, now: float) -> None:
+    def _begin_receiving(self, response: ResponseStream, now: float, piece: bytes) -> None:
         self._state, framing = _RECEIVING, self._framing
-        response.head(framing.status, framing.headers, now)
+        response.head(framing.status, framing.headers, now, piece)
+        if self._upload is not None:
+            self._upload.stop()
         if not framing.complete:
             self._deadlines.receiving(now)
             self._timer.arm(self._deadlines.next)
 
-    def _end_exchange(self, response: ResponseStream) -> None:
+    def _end_exchange(self, response: ResponseStream, now: float) -> None:
         """The response is whole, or can never be."""
         if response is not self._response:
             return  # The reader abandoned it while it was handed over.
-        framing = self._framing
+        framing, upload = self._framing, self._upload
         if not framing.complete:
             response.fail(FailureReason("malformed", f"sent what is not an HTTP answer: {framing.fault}"))
             self.abort()
             return
-        self._complete_response(response)
+        self._complete_response(response, now)
         if framing.excess:
             self._refuse_unrequested()
             return
-        is_sent = self._upload is None or self._upload.over
-        if framing.keeps_alive and is_sent and self._transport.get_write_buffer_size() == 0:
-            self._become_idle()
-        else:
+        is_sent = upload is None or upload.over
+        if not (framing.keeps_alive and is_sent and self._transport.get_write_buffer_size() == 0):
             self.abort()
+            return
+        if self._is_reading_paused or self._gives_way:
+            self._is_reading_paused = self._gives_way = False
+            self._transport.resume_reading()
+        self._state, self._is_reused = _IDLE, True
+        self._idle_until = until = now + self._options.idle_seconds
+        if until < self._timer.when:
+            self._timer.arm(until)
+        self._owner.released(self)
 
-    def _complete_response(self, response: ResponseStream) -> None:
+    def _complete_response(self, response: ResponseStream, now: float) -> None:
         if self._state is not _RECEIVING:
-            response.head(self._framing.status, self._framing.headers, monotonic())
+            self._begin_receiving(response, now, b"")
         self._response = None
         response.complete()
 
@@ -400,31 +393,21 @@ class Connection(asyncio.BufferedProtocol):
         self.abort()
         self._owner.unrequested_bytes()
 
-    def _become_idle(self) -> None:
-        if self._is_reading_paused or self._gives_way:
-            self._is_reading_paused = self._gives_way = False
-            self._transport.resume_reading()
-        self._state = _IDLE
-        self._is_reused = True
-        self._idle_until = monotonic() + self._options.idle_seconds
-        self._timer.arm(self._idle_until)
-        self._owner.released(self)
-
-    def _hung_up(self, how: HangUp, unacknowledged: int = 0) -> None:
+    def _hung_up(self, how: HangUp, is_unacknowledged: bool = False) -> None:
         response = self._response
         if response is None:
             return
         is_receiving = self._state is _RECEIVING
         if how is HangUp.CLOSED and self._framing.close():
-            self._complete_response(response)
-        elif self._is_stale(unacknowledged):
+            self._complete_response(response, monotonic())
+        elif self._is_stale(is_unacknowledged):
             response.fail_with(StaleConnection())
         else:
             # "connection lost" are words by which agents tell that a broken stream is worth another try.
             missing = "the end of its answer (connection lost)" if is_receiving else "it answered"
             response.fail(FailureReason(HUNG_UP.outcome, f"{how} the connection before {missing}"))
 
-    def _is_stale(self, unacknowledged: int) -> bool:
+    def _is_stale(self, is_unacknowledged: bool) -> bool:
         """Whether the server cannot have received the whole request, on a connection that it may have found idle.
 
         The end of the server's stream acknowledges every byte that had arrived before it. What the system still
@@ -434,7 +417,7 @@ class Connection(asyncio.BufferedProtocol):
         """
         if not self._is_reused or self._state is _RECEIVING or self._framing.has_begun:
             return False
-        return self._state is _SENDING or unacknowledged > 0
+        return self._state is _SENDING or is_unacknowledged
 
     def _timer_expired(self) -> float | None:
         now = monotonic()
@@ -461,12 +444,12 @@ class Connection(asyncio.BufferedProtocol):
             self._deadlines.sending(now)
 
 
-def _queued_bytes(fileno: int, queue: int) -> int:
-    """What the system holds of a TCP socket (tcp(7)): FIONREAD, received and not read; TIOCOUTQ, written and not
-    acknowledged. 0 where that is not known."""
+def _has_queued(fileno: int, queue: int) -> bool:
+    """Whether the system holds bytes of a TCP socket (tcp(7)): FIONREAD, received and not read; TIOCOUTQ, written and
+    not acknowledged. False where that is not known."""
     count = bytearray(4)  # What can be written to is what `ioctl` tries first: it takes bytes for an error before.
     try:
-        fcntl.ioctl(fileno, queue, count)
+        ioctl(fileno, queue, count)
     except OSError:
-        return 0
-    return int.from_bytes(count, sys.byteorder)
+        return False
+    return count != _NONE

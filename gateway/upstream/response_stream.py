@@ -64,8 +64,8 @@ class ResponseStream:
         self._connection: Connection | None = connection
         self._buffer: Buffer = PlainBuffer()
 
-    def head(self, status: int, headers: dict[str, str], now: float) -> None:
-        """The first byte of the body has come, or the end of a response without one."""
+    def head(self, status: int, headers: dict[str, str], now: float, piece: bytes = b"") -> None:
+        """The first `piece` of the body has come, or the end of a response without one."""
         self.first_byte_at = now
         self.status = status
         self.headers = headers
@@ -74,6 +74,8 @@ class ResponseStream:
             self._buffer = buffer
             del headers["content-encoding"]
             headers.pop("content-length", None)
+        if piece:
+            self._buffer.put(piece)
         self.wake()
 
     def feed(self, piece: bytes) -> None:
@@ -105,15 +107,8 @@ class ResponseStream:
         self._failure = self._failure or failure
         self._deliver()
 
-    async def begun(self) -> None:
-        """Wait for the first byte or the end. Raises what the connection said went wrong before."""
-        while not self.first_byte_at:
-            self.end()
-            await self.woken()
-
     def available(self) -> bytes | None:
-        buffer = self._buffer
-        is_whole = self._received and self._failure is None
+        buffer, is_whole = self._buffer, self._received and self._failure is None
         if not is_whole or type(buffer) is not PlainBuffer or buffer.size > TURN_BYTES:
             return None
         self.is_over = True
@@ -234,28 +229,31 @@ class Buffer(Protocol):
 
 
 class PlainBuffer:
-    """Gives back what it takes. Most streams put nothing into it, and so it has no memory before."""
+    """Gives back what it takes. Most have one piece at a time, if any: only more than one make a queue."""
 
     size = 0
-    _pieces: deque[bytes] | None = None
+    _piece = b""
+    _more: deque[bytes] | None = None
 
     def put(self, piece: bytes) -> None:
-        self.size += len(piece)
-        if self._pieces is None:
-            self._pieces = deque((piece,))
+        if not self.size:
+            self._piece = piece
+        elif self._more is None:
+            self._more = deque((piece,))
         else:
-            self._pieces.append(piece)
+            self._more.append(piece)
+        self.size += len(piece)
 
     def get(self) -> bytes:
-        if not self._pieces:
-            return b""
-        piece = self._pieces.popleft()
+        piece = self._piece
+        self._piece = self._more.popleft() if self._more else b""
         self.size -= len(piece)
         return piece
 
     def get_all(self) -> bytes:
-        pieces, self._pieces, self.size = self._pieces, None, 0
-        return b"".join(pieces) if pieces else b""
+        piece, more = self._piece, self._more
+        self._piece, self._more, self.size = b"", None, 0
+        return b"".join((piece, *more)) if more else piece
 
     def check_whole(self) -> None:
         """Every sequence of bytes is whole."""

@@ -28,14 +28,16 @@ class Upload:
         self._connection = connection
         self._tasks = tasks
         self._room: asyncio.Future[None] | None = None
+        self._sending: asyncio.Task[None] | None = None
 
-    async def send_until_response(self, response: ResponseStream) -> None:
-        """Send until the response begins. Raises what its `begun` raises, and what the source raises."""
-        sending = self._tasks.start("upload", self._send_for(response))
-        try:
-            await response.begun()
-        finally:
-            sending.cancel()
+    def start(self, response: ResponseStream) -> None:
+        """Send until `stop`. The response fails with what the source raises."""
+        self._sending = self._tasks.start("upload", self._send_for(response))
+
+    def stop(self) -> None:
+        """The response has begun, or is not waited for any more."""
+        if self._sending is not None:
+            self._sending.cancel()
 
     def writable(self) -> None:
         """The upstream has taken all that was written."""

@@ -1,9 +1,9 @@
 """A linter of prose: `python -m tests.house.prose` reads what people read, and finds words that have a plainer term.
 
 It reads the documentation, the texts of the program (help, errors, log, metrics, descriptions of settings),
-docstrings and comments, the console's scripts, and comments of YAML that is shipped. words.yaml has the words, each with what to write in
-its place. Code, quoted names and the targets of links are left out. Decisions and the changelog are left as they were
-written.
+docstrings and comments, the console's scripts, and comments of YAML that is shipped. words.yaml has the words, each
+with what to write in its place. Code, quoted names and the targets of links are left out. Decisions and the changelog
+are left as they were written.
 """
 
 from __future__ import annotations

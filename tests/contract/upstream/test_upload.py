@@ -56,10 +56,10 @@ class Pieces:
         return await anext(self._left, b"")
 
     async def _through(self, pieces: tuple[bytes, ...], failure: Exception | None, hangs: bool) -> AsyncIterator[bytes]:
-        for piece in pieces:
-            await asyncio.sleep(self._pause_s)
-            yield piece
         try:
+            for piece in pieces:
+                await asyncio.sleep(self._pause_s)
+                yield piece
             if hangs:
                 await asyncio.Event().wait()
         finally:

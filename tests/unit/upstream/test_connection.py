@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import UpstreamBroke, UpstreamTimedOut
-from gateway.core.snapshot import Timeouts
+from gateway.core.snapshot import Timeouts, Upstream
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.upstream.connection import READ_BYTES, ClientOptions, Connection, EncodedRequest
+from gateway.upstream.connection import READ_BYTES, ClientOptions, Connection, StaleConnection
 from gateway.upstream.response_stream import HELD_BYTES, ResponseStream
 from tests.unit.upstream.splitting import cuts, split
 
@@ -95,27 +95,25 @@ class Shelf:
         raise AssertionError("the test closes nothing")
 
 
-class Upstream:
+class Wire:
     """One connection, and the server at its other end."""
 
-    def __init__(self) -> None:
+    def __init__(self, **timeouts: float) -> None:
         self.socket = Socket()
         self.shelf = Shelf()
-        self.connection = Connection(
-            "inducta", self.shelf, ClientOptions(BackgroundTasks(unexpected), 30, lambda upstream: None)
-        )
+        upstream = Upstream("inducta", "http://inducta.example", timeouts=Timeouts(**timeouts))
+        options = ClientOptions(BackgroundTasks(unexpected), 30, lambda upstream: None)
+        self.connection = Connection(upstream, self.shelf, options)
         self.socket.set_protocol(self.connection)
         self.connection.connection_made(self.socket)
 
-    def hears(self, timeouts: Timeouts) -> asyncio.Task[ResponseStream]:
-        request = EncodedRequest(head=b"POST / HTTP/1.1\r\n\r\n", body=b"{}", timeouts=timeouts, began=monotonic())
-        return asyncio.create_task(self.connection.exchange(request))
+    def hears(self) -> ResponseStream:
+        return self.connection.begin(b"POST / HTTP/1.1\r\n\r\n", b"{}", None, monotonic())
 
-    async def begins(self, first: bytes) -> ResponseStream:
-        exchange = self.hears(Timeouts())
-        await asyncio.sleep(0)
+    def begins(self, first: bytes) -> ResponseStream:
+        answer = self.hears()
         self.says(first)
-        return await exchange
+        return answer
 
     def says(self, data: bytes) -> None:
         for begin in range(0, len(data), READ_BYTES):
@@ -133,9 +131,9 @@ def first_of(stream: bytes) -> int:
 @given(stream=st.sampled_from(STREAMS), at=cuts, rests=st.lists(st.booleans(), min_size=1, max_size=20))
 def test_any_splitting_and_any_pauses_hand_over_the_same_bytes(stream: bytes, at: list[int], rests: list[bool]) -> None:
     async def scenario() -> None:
-        upstream = Upstream()
+        upstream = Wire()
         begin = first_of(stream)
-        answer = await upstream.begins(stream[:begin])
+        answer = upstream.begins(stream[:begin])
         pieces: list[bytes] = []
         paused = False
 
@@ -163,9 +161,9 @@ def test_any_splitting_and_any_pauses_hand_over_the_same_bytes(stream: bytes, at
 @given(stream=st.sampled_from(STREAMS), at=cuts, cut=st.integers(1, 10_000))
 def test_wherever_it_is_cut_what_came_is_a_beginning_and_no_end(stream: bytes, at: list[int], cut: int) -> None:
     async def scenario() -> None:
-        upstream = Upstream()
+        upstream = Wire()
         begin = first_of(stream)
-        answer = await upstream.begins(stream[:begin])
+        answer = upstream.begins(stream[:begin])
         pieces: list[bytes] = []
         answer.deliver_to(pieces.append)
         rest = stream[begin:]
@@ -182,8 +180,8 @@ def test_wherever_it_is_cut_what_came_is_a_beginning_and_no_end(stream: bytes, a
 
 
 async def test_a_piece_reaches_the_reader_before_the_socket_is_read_again() -> None:
-    upstream = Upstream()
-    answer = await upstream.begins(CHUNKED + b"\r\n1\r\na\r\n")
+    upstream = Wire()
+    answer = upstream.begins(CHUNKED + b"\r\n1\r\na\r\n")
     pieces: list[bytes] = []
     answer.deliver_to(pieces.append)
     assert pieces == [b"a"]
@@ -193,8 +191,8 @@ async def test_a_piece_reaches_the_reader_before_the_socket_is_read_again() -> N
 
 
 async def test_a_socket_is_read_no_more_once_enough_waits_for_a_reader() -> None:
-    upstream = Upstream()
-    answer = await upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 60_000)
+    upstream = Wire()
+    answer = upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 60_000)
     await asyncio.sleep(0)
     assert upstream.socket.is_read
     upstream.says(b"x" * (HELD_BYTES - 59_999))
@@ -211,8 +209,8 @@ async def test_a_socket_is_read_no_more_once_enough_waits_for_a_reader() -> None
 
 
 async def test_who_sends_at_full_speed_leaves_the_others_their_turn() -> None:
-    upstream = Upstream()
-    answer = await upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
+    upstream = Wire()
+    answer = upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
     answer.deliver_to(lambda piece: None)
     upstream.says(b"x" * (READ_BYTES - 1))
     assert upstream.socket.is_read
@@ -224,8 +222,8 @@ async def test_who_sends_at_full_speed_leaves_the_others_their_turn() -> None:
 
 
 async def test_an_answer_that_is_costly_to_pass_on_leaves_others_more_than_it_takes() -> None:
-    upstream = Upstream()
-    answer = await upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
+    upstream = Wire()
+    answer = upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
     answer.deliver_to(lambda piece: _work(0.01))
     upstream.says(b"x" * READ_BYTES)
     left = monotonic()
@@ -243,11 +241,8 @@ async def test_an_answer_that_is_costly_to_pass_on_leaves_others_more_than_it_ta
 
 
 async def test_an_upstream_that_must_wait_for_its_turn_is_not_timed_out() -> None:
-    upstream = Upstream()
-    exchange = upstream.hears(Timeouts(idle=0.02))
-    await asyncio.sleep(0)
-    upstream.says(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
-    answer = await exchange
+    upstream = Wire(idle=0.02)
+    answer = upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
     answer.deliver_to(lambda piece: _work(0.02))
     upstream.says(b"x" * READ_BYTES)
     while not upstream.socket.is_read:
@@ -264,8 +259,8 @@ def _work(seconds: float) -> None:
 
 
 async def test_a_reader_that_pauses_in_a_full_read_is_not_read_on_for_in_the_next_turn() -> None:
-    upstream = Upstream()
-    answer = await upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
+    upstream = Wire()
+    answer = upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
     answer.deliver_to(lambda piece: None)
     upstream.says(b"x" * READ_BYTES)
     answer.pause()
@@ -278,8 +273,8 @@ async def test_a_reader_that_pauses_in_a_full_read_is_not_read_on_for_in_the_nex
 
 
 async def test_a_reader_that_pauses_within_a_piece_gets_the_next_one_later() -> None:
-    upstream = Upstream()
-    answer = await upstream.begins(CHUNKED + b"\r\n1\r\na\r\n")
+    upstream = Wire()
+    answer = upstream.begins(CHUNKED + b"\r\n1\r\na\r\n")
     pieces: list[bytes] = []
 
     def take(piece: bytes) -> None:
@@ -296,31 +291,35 @@ async def test_a_reader_that_pauses_within_a_piece_gets_the_next_one_later() -> 
 
 
 async def test_a_reader_that_abandons_the_last_piece_leaves_nothing_to_keep() -> None:
-    upstream = Upstream()
-    answer = await upstream.begins(CHUNKED + b"\r\n1\r\na\r\n")
+    upstream = Wire()
+    answer = upstream.begins(CHUNKED + b"\r\n1\r\na\r\n")
     answer.deliver_to(lambda piece: answer.abandon() if piece == b"b" else None)
     upstream.says(b"1\r\nb\r\n0\r\n\r\n")
     assert not upstream.socket.is_open
     assert upstream.shelf.free == []
 
 
-async def test_who_is_cancelled_as_its_answer_ends_leaves_the_next_request_alone() -> None:
-    upstream = Upstream()
-    first = upstream.hears(Timeouts())
-    await asyncio.sleep(0)
-    second = upstream.hears(Timeouts())  # Begins before the first is woken.
-    upstream.says(CHUNKED + b"\r\n0\r\n\r\n")
+async def test_who_leaves_as_its_answer_ends_leaves_the_next_request_alone() -> None:
+    upstream = Wire()
+    first = upstream.begins(CHUNKED + b"\r\n0\r\n\r\n")
     assert upstream.shelf.free == [upstream.connection]
-    first.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await first
+    second = upstream.hears()  # Begins before the first is woken.
+    upstream.connection.leave(first)
     upstream.says(b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n")
-    assert (await asyncio.wait_for(second, 1)).status == 201
+    assert second.status == 201
     assert upstream.socket.is_open
 
 
+async def test_who_leaves_before_its_answer_closes_the_connection() -> None:
+    upstream = Wire()
+    upstream.connection.leave(upstream.hears())
+    assert not upstream.socket.is_open
+    with pytest.raises(StaleConnection):
+        upstream.hears()
+
+
 async def test_a_request_has_time_as_long_as_some_of_it_is_taken() -> None:
-    upstream = Upstream()
+    upstream = Wire(idle=0.06)
     upstream.socket.unsent = 10
     loop = asyncio.get_running_loop()
 
@@ -330,7 +329,7 @@ async def test_a_request_has_time_as_long_as_some_of_it_is_taken() -> None:
             loop.call_later(0.04, takes_some)
 
     takes_some()
-    exchange = upstream.hears(Timeouts(idle=0.06))
+    answer = upstream.hears()
     with pytest.raises(UpstreamTimedOut, match="read no byte of the request"):
-        await exchange
+        await answer.finished()
     assert upstream.socket.unsent == 5
