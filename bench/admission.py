@@ -44,6 +44,8 @@ TURN = 1_000
 ROUNDS = 3
 KEYS = 10_000
 USED = Usage(input=50, output=40)
+WHOLE = (Meter.REQUESTS, Meter.CONCURRENT)
+"""What is charged one for each request, and nothing when it is settled."""
 CALLGRIND = ("valgrind", "--tool=callgrind", "--instr-atstart=no")
 
 
@@ -129,13 +131,12 @@ def limits(count: int, key: str) -> list[Limit]:
 
 def ask(bound_by: Sequence[Limit]) -> AdmissionRequest:
     """What each request of a key asks, but for its id: a gateway has the limits of a key and a model once, too."""
-    whole = (Meter.REQUESTS, Meter.CONCURRENT)
-    charges = [Charge(one, 1) if one.meter in whole else Charge(one, 50, 1_000_000) for one in bound_by]
+    charges = [Charge(one, 1) if one.meter in WHOLE else Charge(one, 50, 1_000_000) for one in bound_by]
     return AdmissionRequest.of("", charges, likely=100, most=1_000)
 
 
 def truth(reservation: Reservation, key: str) -> Settlement:
-    actual = [USED.total] * len(reservation.holds)
+    actual = [0 if one.meter in WHOLE else USED.total for one in reservation.holds.limits]
     entry = LedgerEntry("2026-11-23", "bench", key, "m", USED, 31, upstream="up1")
     return Settlement(reservation.id, reservation.at_ms, reservation.holds, actual, entry)
 

@@ -81,8 +81,7 @@ PLAIN = Load("plain answer", 400, 160)
 ANSWERS = (PLAIN, Load("streamed event", 40, 16, stream=True))
 UNKNOWN = Load("unknown key", 400, 160, key=servers.UNKNOWN_KEY, status=401)
 REFUSED = Load("refusal by a limit", 400, 160, key=servers.SPENT_KEY, status=429)
-"""Most of these repeat the one before, without Redis: fewer than in use, since Redis is asked each 100 ms, and all is
-slower here."""
+"""All but the first repeat it, without Redis."""
 
 LONE_DELAY_MS = 10
 """Between two events of a stream that come alone: much longer than one takes under callgrind."""
@@ -111,7 +110,7 @@ def counted_gateway(folder: Path, upstream_port: int, store_url: str, key: str) 
     (folder / "gateway.yaml").write_bytes(msgspec.json.encode(settings))
     command = [
         *("valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/counted"),
-        *(sys.executable, "-m", "gateway", "serve", "-c", str(folder / "gateway.yaml")),
+        *(sys.executable, "-m", "bench.counted", "serve", "-c", str(folder / "gateway.yaml")),
     ]
     with (folder / "gateway.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"PYTHONHASHSEED": "0"})

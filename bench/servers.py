@@ -70,10 +70,13 @@ class Server:
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def cpu_ns(self) -> int:
         """Processor time of all its threads so far."""
-        tasks = Path(f"/proc/{self._process.pid}/task").iterdir()
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+        return process_cpu_ns(self._process.pid)
 
     def rss_bytes(self) -> int:
         """Memory that it keeps resident now."""
@@ -100,6 +103,12 @@ class Server:
 def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def process_cpu_ns(pid: int) -> int:
+    """Processor time of all threads of a process so far."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
 
 
 def busy_ns(core: int) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from bench.counted import as_in_a_flood
 from gateway.__main__ import main
 
 
@@ -50,4 +51,5 @@ class Tracer:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR2, Tracer(Path(sys.argv.pop(1))).toggle)
+    as_in_a_flood()
     main()

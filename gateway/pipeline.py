@@ -151,7 +151,7 @@ class Pipeline:
         KeyMissing, KeyUnknown, KeyExpired, and where it is awaited IssuerUnavailable, StoreUnavailable, too."""
         services, request = self.services, exchange.request
         try:
-            key = sent_key(request.headers, key_in_query(request))
+            key = sent_key(request.headers, key_in_query(request) if request.query else "")
         except KeyUnknown:
             exchange.refused_key = key_digest(credentials_in(request.headers))[:KEY_ID_DIGITS]
             raise
@@ -331,11 +331,11 @@ class Pipeline:
         await self._tasks.idle()
 
 
-def _drop_frames(error: BaseException | None) -> None:
+def _drop_frames(error: BaseException) -> None:
     """Free what the frames of its tracebacks hold, which may be a body of megabytes. The exchange keeps the error, and
     those frames the exchange: only a search for garbage would find them, and that is rare."""
-    if error is None or error.__traceback__ is None:
-        return  # One can be the cause of several, even of itself.
     error.__traceback__ = None
-    _drop_frames(error.__cause__)
-    _drop_frames(error.__context__)
+    for other in (error.__cause__, error.__context__):
+        # One can be the cause of several, even of itself.
+        if other is not None and other.__traceback__ is not None:
+            _drop_frames(other)

@@ -146,7 +146,7 @@ class Gateway:
         SettingsInvalid if the configuration has a key of the store."""
         await self._start_tasks()
         data = await self._listen(self._data.handle, self._client_limits(), self._settings.listen)
-        admin_routes = AdminRoutes(self.admin._replace(admin_api=self._shared_answers.answer))
+        admin_routes = AdminRoutes(self.admin._replace(admin_api=self._shared_answers.answer), self._log.defect)
         (admin,) = await self._listen(admin_routes.handle, ADMIN_CLIENTS, (self._settings.admin.listen,))
         return data, admin
 
@@ -223,10 +223,10 @@ class Gateway:
         await self._store.close()
         self._log.report_left_out()
 
-    def packed_metrics(self) -> bytes:
+    async def packed_metrics(self) -> bytes:
         """This process's share, for a caller that sums several processes."""
         self._observe()
-        return self._metrics.packed()
+        return self._metrics.packed([each async for each in in_slices(self._metrics.each(), 1)])
 
     def _new_client(self) -> HttpClient:
         most = max_connections_of_clients()

@@ -54,7 +54,8 @@ async def _supervise(config: SupervisorConfig, command: Sequence[str], log: Log)
     aggregator = AdminAggregator(pool, config.workers, events, log)
     handlers = aggregator.handlers
     shared = SharedAnswers(handlers.admin_api, handlers.refuse_stranger, tasks, time.monotonic)
-    listener = Listener(AdminRoutes(handlers._replace(admin_api=shared.answer)).handle, id_maker(), ADMIN_CLIENTS)
+    routes = AdminRoutes(handlers._replace(admin_api=shared.answer), log.defect)
+    listener = Listener(routes.handle, id_maker(), ADMIN_CLIENTS)
     server = await listen(listener, config.admin)
     shutdown = Shutdown()
 

@@ -20,6 +20,9 @@ from gateway.core.time_format import rfc3339
 _LINE = re.compile(r"(?P<name>[a-z0-9_]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
+_ATTEMPTS = "gateway_upstream_attempts_total"
+_IS_2XX = re.compile("2[0-9]{2}")
+
 Labels = Mapping[str, str]
 Json = dict[str, Any]
 
@@ -194,16 +197,12 @@ def _store(reading: MetricsReading, pace: Pace) -> str:
 
 
 def _upstreams(view: LiveView) -> Iterator[str]:
-    attempts = view.pace.by("gateway_upstream_attempts_total", "upstream") if view.pace is not None else {}
-    good: dict[str, float] = {}
-    if view.pace is not None:
-        for status in ("200", "201", "204"):
-            for name, rate in view.pace.by("gateway_upstream_attempts_total", "upstream", outcome=status).items():
-                good[name] = good.get(name, 0.0) + rate
     found: list[Row] = []
     for upstream in view.upstreams:
-        name, tried = upstream["name"], attempts.get(upstream["name"], 0.0)
-        other = max(0.0, tried - good.get(name, 0.0))
+        name = upstream["name"]
+        outcomes = view.pace.by(_ATTEMPTS, "outcome", upstream=name) if view.pace is not None else {}
+        tried = sum(outcomes.values())
+        other = sum(rate for outcome, rate in outcomes.items() if not _IS_2XX.fullmatch(outcome))
         circuits = [f"{each['model']} {each['state']}" for each in upstream["circuits"] if each["state"] != "closed"]
         state = "up" if upstream["up"] else "DOWN"
         found.append([name, state, upstream["in_flight"], _rate(tried), _rate(other), ", ".join(circuits)])

@@ -43,13 +43,10 @@ class CollectedResponse(UpstreamResponse):
     _size = 0
 
     def __init__(self, response: UpstreamResponse, max_bytes: int, redactor: Redactor | None = None) -> None:
-        self.status = response.status
-        self.headers = response.headers
-        self.sent_at = response.sent_at
-        self.first_byte_at = response.first_byte_at
         self._response = response
-        self._max_bytes = max_bytes
         self._redactor = redactor
+        self.status, self.headers = response.status, response.headers
+        self.sent_at, self.first_byte_at = response.sent_at, response.first_byte_at
         if redactor is not None:
             self.headers, self._redacted_whole = redactor.headers(response.headers)
         body = response.available()
@@ -59,6 +56,7 @@ class CollectedResponse(UpstreamResponse):
             self.kind = kind_of(body)
             self.is_whole = True
             return
+        self._max_bytes = max_bytes
         self._pieces = []
         if redactor is not None:
             self._stream_redactor = StreamRedactor(redactor, self._take)

@@ -76,10 +76,12 @@ def user_in_header(rule: EndUserRule, headers: Mapping[str, str]) -> str:
     return user if user.isascii() else user.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def user_missing(rule: EndUserRule) -> FieldInvalid:
-    """Check that the request of a team that requires an end user names one."""
+def unnamed_user(rule: EndUserRule) -> str:
+    """The end user of a request that names none, an empty text. Raises FieldInvalid where the team must name one."""
+    if not rule.required:
+        return ""
     how = f"Send the header {rule.header!r}, or" if rule.header else "Send"
-    return FieldInvalid(
+    raise FieldInvalid(
         f"Requests of this team must name their end user. {how} 'user' in the body"
         " ('metadata.user_id' in Anthropic's API).",
         param="user",

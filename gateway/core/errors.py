@@ -32,7 +32,7 @@ class GatewayError(Exception):
 
     status: ClassVar[int] = 500
     type: str = "server_error"
-    code: str = "internal_error"
+    code: ClassVar[str] = "internal_error"
     blame: ClassVar[Blame] = Blame.GATEWAY
     should_retry: bool | None = None
     headers: Sequence[tuple[str, str]] = ()

@@ -102,8 +102,8 @@ class Estimator:
     """The estimator for one team's requests to one model."""
 
     def __init__(self, begins_with: LearnedEstimate = _NOTHING_LEARNED) -> None:
-        self._lessons = [0, 0]
-        """Requests whose input it has learned from by itself, and of these in wide scripts the second."""
+        self._lessons = self._wide_lessons = 0
+        """Requests whose input it has learned from by itself."""
 
         self._outputs: deque[int] = deque(maxlen=_RECENT)
         self._since_recount = 0
@@ -111,23 +111,23 @@ class Estimator:
 
     def begin_with(self, learned: LearnedEstimate) -> None:
         """Estimate by what others have learned, until it has learned more."""
-        self._ratios = [learned.characters_per_token, learned.wide_characters_per_token]
+        self._ratio, self._wide_ratio = learned.characters_per_token, learned.wide_characters_per_token
         self._output = int(learned.output)
         self._tokens_per_second = learned.tokens_per_second
 
     @property
     def lessons(self) -> int:
         """Requests that it has learned from by itself."""
-        return sum(self._lessons)
+        return self._lessons + self._wide_lessons
 
     @property
     def learned(self) -> LearnedEstimate:
-        (lessons, wide_lessons), (ratio, wide_ratio) = self._lessons, self._ratios
-        return LearnedEstimate(lessons, wide_lessons, ratio, wide_ratio, self._output, self._tokens_per_second)
+        lessons, ratios = (self._lessons, self._wide_lessons), (self._ratio, self._wide_ratio)
+        return LearnedEstimate(*lessons, *ratios, self._output, self._tokens_per_second)
 
     def input_tokens(self, size: InputSize) -> int:
         """Tokens in an input of this size, rounded up."""
-        return size.attached - int(-size.text // self._ratios[size.is_wide])
+        return size.attached - int(-size.text // (self._wide_ratio if size.is_wide else self._ratio))
 
     def output_tokens(self) -> int:
         """Tokens that nearly all recent answers stayed within."""
@@ -142,10 +142,14 @@ class Estimator:
         say nothing of the text beside them."""
         text = size.text
         if text and input_tokens and not size.attached:
-            seen, which, ratios = text / input_tokens, size.is_wide, self._ratios
+            seen = text / input_tokens
             seen = _LEAST_RATIO if seen < _LEAST_RATIO else _MOST_RATIO if seen > _MOST_RATIO else seen
-            ratios[which] += _RATIO_STEP * (seen - ratios[which])
-            self._lessons[which] += 1
+            if size.is_wide:
+                self._wide_ratio += _RATIO_STEP * (seen - self._wide_ratio)
+                self._wide_lessons += 1
+            else:
+                self._ratio += _RATIO_STEP * (seen - self._ratio)
+                self._lessons += 1
         if not output_tokens:
             return
         if seconds > 0:

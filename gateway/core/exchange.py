@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -80,6 +81,11 @@ class Failure(NamedTuple):
 
     blame: Blame
     code: str
+
+
+@cache
+def _failure_of(kind: type[GatewayError]) -> Failure:
+    return Failure(kind.blame, kind.code)
 
 
 class Exchange(msgspec.Struct, eq=False):
@@ -167,7 +173,7 @@ class Exchange(msgspec.Struct, eq=False):
     def failure(self) -> Failure | None:
         """None where the client was given what it asked for."""
         if self.error is not None:
-            return Failure(self.error.blame, self.error.code)
+            return _failure_of(type(self.error))  # type: ignore[arg-type]  # A class can be hashed.
         fault = self.tally.fault if self.tally is not None else None
         if fault is None and self.status < 400:
             return None

@@ -137,21 +137,22 @@ def input_size(members: JsonSpans, weighed: Iterable[WeighedMember]) -> InputSiz
     text = attached = length = 0
     for name, may_refer, may_attach in weighed:
         value = members.value(name) or b""
+        size = len(value)
         if may_refer and (name in _REFERENCES or value.startswith(b"{")):
             attached += REFERENCE_TOKENS if value != b"null" else 0
         text += weight_of_json(value)
-        length += len(value)
+        length += size
         # Asked first, since a search for names is slow where there are many.
-        if may_attach and _can_be_looked_at(value) and _MARKS.search(value):
+        if may_attach and (size <= _LOOKED_MAX or _can_be_looked_at(value)) and _MARKS.search(value):
             for each in _attachments(decoded(value), name):
                 text -= each.length
                 length -= each.length
                 attached += each.tokens
-    return InputSize(max(0, text), attached, is_wide(text, length))
+    return InputSize(text if text > 0 else 0, attached, text != length and is_wide(text, length))
 
 
 def _can_be_looked_at(value: bytes) -> bool:
-    return len(value) <= _LOOKED_MAX or value.count(b"{") + value.count(b"[") <= _LOOKED_MAX
+    return value.count(b"{") + value.count(b"[") <= _LOOKED_MAX
 
 
 def _attachments(value: Any, name: str) -> Iterator[_Attachment]:

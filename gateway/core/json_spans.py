@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
-from typing import NamedTuple
 
 import msgspec
 
@@ -47,15 +46,29 @@ _SMALL_BYTES = 16 * 1024
 them would take 170 MB and the better part of a second."""
 
 
+class MemberNames(msgspec.Struct, frozen=True, eq=False):
+    """The names of an object's members, in order of appearance, and the two usual ways to write such an object, with a
+    `%b` in the place of each value. Without spaces, the first value begins at `value_at`, and what is no value takes
+    `length` bytes. `are_remembered`: the next object with these names has the same `MemberNames`."""
+
+    names: tuple[str, ...]
+    are_remembered: bool
+    short: bytes
+    spaced: bytes
+    value_at: int
+    length: int
+
+
 class JsonSpans(msgspec.Struct):
     """The members of an object. `readable` is the body with lone surrogates replaced. Where nothing but the members is
     in the body, in one of the two usual ways of writing (`_is_plain`), they are available as `raws`, and where they are
-    is computed when something has to be changed."""
+    is computed when something has to be changed. `named` is None where no object was read."""
 
     body: bytes
     found: dict[str, tuple[int, int]] | None = None
     readable: bytes = b""
     raws: dict[str, msgspec.Raw] = {}
+    named: MemberNames | None = None
 
     @property
     def spans(self) -> dict[str, tuple[int, int]]:
@@ -158,11 +171,10 @@ def _objects_in(array: bytes) -> list[JsonSpans]:
 
 def read_json_spans(body: bytes) -> JsonSpans:
     """Where the members of a JSON object are. Raises BodyUnreadable."""
-    readable = body
     try:
         if not body.isascii():
             body.decode()
-        readable, raws = _decoded(body)
+        raws = _OBJECT.decode(body) if len(body) <= _SMALL_BYTES else _MemberCount().decode(body)
     except UnicodeDecodeError as error:
         raise BodyUnreadable(f"The body is not valid UTF-8 at byte {error.start}. Send JSON in UTF-8.") from None
     except RecursionError:
@@ -170,10 +182,45 @@ def read_json_spans(body: bytes) -> JsonSpans:
     except msgspec.ValidationError:
         raise BodyUnreadable("The body must be a JSON object.") from None
     except msgspec.DecodeError as error:
-        raise BodyUnreadable(f"The body is not valid JSON: {error}.") from None
-    if readable is body and _is_plain(body, raws):
-        return JsonSpans(body, None, body, raws)
-    return JsonSpans(body, _spans_by_walking(readable, raws), readable)
+        readable = _without_lone_surrogates(body)
+        if readable is body:
+            raise BodyUnreadable(f"The body is not valid JSON: {error}.") from None
+        return _read_with_surrogates(body, readable)
+    if len(raws) > MOST:
+        raise _too_many()
+    named = names_of(raws)
+    if _is_plain(body, raws, named):
+        return JsonSpans(body, None, body, raws, named)
+    return JsonSpans(body, _spans_by_walking(body, raws), body, named=named)
+
+
+def _read_with_surrogates(body: bytes, readable: bytes) -> JsonSpans:
+    """An object that is read with its lone surrogates replaced. Raises BodyUnreadable."""
+    members = read_json_spans(readable)
+    if any("\ufffd" in name for name in members.names):
+        raise BodyUnreadable("The name of a member has half of a surrogate pair. Send whole characters.")
+    return JsonSpans(body, members.spans, readable, named=members.named)
+
+
+def names_of(members: Iterable[str]) -> MemberNames:
+    """What is known of an object by the names of its members. Clients send the same ones with every request, but can
+    make up any: those of usual lengths are remembered."""
+    if len("".join(members)) <= REMEMBERED_CHARACTERS:
+        return _remembered_names(*members)
+    return _member_names(tuple(members), are_remembered=False)
+
+
+@lru_cache(256)
+def _remembered_names(*names: str) -> MemberNames:
+    return _member_names(names, are_remembered=True)
+
+
+def _member_names(names: tuple[str, ...], *, are_remembered: bool) -> MemberNames:
+    begun = [b'"%b":' % name.encode().replace(b"%", b"%%") for name in names]
+    short = b"{%b}" % b",".join([name + b"%b" for name in begun])
+    spaced = b"{%b}" % b", ".join([name + b" %b" for name in begun])
+    value_at = len(names[0].encode()) + 4 if names else 0
+    return MemberNames(names, are_remembered, short, spaced, value_at, sum(map(len, names)) + 4 * len(names) + 1)
 
 
 class NamesRead:
@@ -206,29 +253,6 @@ def folded(name: str) -> str:
     """Equal for names that differ by case alone, in whichever direction a parser folds it: the long s and the Kelvin
     sign are s and k, and so is the i without a dot an i."""
     return name.upper().casefold()
-
-
-def _decoded(body: bytes) -> tuple[bytes, dict[str, msgspec.Raw]]:
-    """The body as it is read, and its members. Raises BodyUnreadable, and what msgspec raises."""
-    try:
-        return body, _members(body)
-    except msgspec.DecodeError:
-        readable = _without_lone_surrogates(body)
-        if readable is body:
-            raise
-    members = _members(readable)
-    if any("\ufffd" in name for name in members):
-        raise BodyUnreadable("The name of a member has half of a surrogate pair. Send whole characters.")
-    return readable, members
-
-
-def _members(body: bytes) -> dict[str, msgspec.Raw]:
-    if len(body) > _SMALL_BYTES:
-        return _MemberCount().decode(body)
-    members = _OBJECT.decode(body)
-    if len(members) > MOST:
-        raise _too_many()
-    return members
 
 
 class _Name(str):
@@ -278,7 +302,7 @@ def _too_many() -> BodyUnreadable:
     return BodyUnreadable(f"The body has more than {MOST:,} members. Send only those that the API knows.")
 
 
-def _is_plain(body: bytes, raws: dict[str, msgspec.Raw]) -> bool:
+def _is_plain(body: bytes, raws: dict[str, msgspec.Raw], named: MemberNames) -> bool:
     """Whether the object is written as shortly as it can be, or with one space behind each colon and comma, so that it
     has no second member of a name.
 
@@ -288,34 +312,9 @@ def _is_plain(body: bytes, raws: dict[str, msgspec.Raw]) -> bool:
     """
     if len(body) > _SMALL_BYTES:
         sizes: Iterable[bytes] = map(memoryview, raws.values())  # type: ignore[arg-type] # As long as they are.
-        return len(body) == sum(map(len, raws)) + sum(map(len, sizes)) + 4 * len(raws) + 1
-    if not raws:
-        return False
-    is_remembered = len("".join(raws)) <= REMEMBERED_CHARACTERS
-    forms = _remembered_forms(*raws) if is_remembered else _written_forms(*raws)
-    form = forms.spaced if body.startswith(b" ", forms.value_at) else forms.short
+        return len(body) == named.length + sum(map(len, sizes))
+    form = named.spaced if body.startswith(b" ", named.value_at) else named.short
     return body == form % tuple(raws.values())
-
-
-class _WrittenForms(NamedTuple):
-    """The usual ways to write an object, with a `%b` in the place of each value; without spaces, the first value begins
-    at `value_at`."""
-
-    short: bytes
-    spaced: bytes
-    value_at: int
-
-
-def _written_forms(*names: str) -> _WrittenForms:
-    begun = [b'"%b":' % name.encode().replace(b"%", b"%%") for name in names]
-    return _WrittenForms(
-        b"{%b}" % b",".join([name + b"%b" for name in begun]),
-        b"{%b}" % b", ".join([name + b" %b" for name in begun]),
-        len(names[0].encode()) + 4,
-    )
-
-
-_remembered_forms = lru_cache(256)(_written_forms)
 
 
 def _spans_by_walking(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:

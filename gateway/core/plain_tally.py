@@ -115,7 +115,7 @@ class PlainTally:
     def close(self) -> None:
         """The answer is whole. Some servers report an error with status 200, or give something else in its place."""
         self._read()
-        if self._endpoint.estimated and not self._is_json:
+        if not self._is_json and self._endpoint.estimated:
             self.fault = self.fault or Fault.UNKNOWN
 
     def _read(self) -> None:
@@ -134,26 +134,30 @@ class PlainTally:
                 self._reports_failure = not self._weighed()
 
     def _read_kept(self, body: bytes) -> None:
-        answers = self._answers_in(body)
-        kind = None if answers else kind_of(body)
-        if answers:
-            for answer in answers:
-                if self.fault is None:
-                    self.fault = reported_fault(answer)
-                self._reader.read_members(answer)
-            self._unweighed = answers
-        elif kind is BodyKind.EVENTS and (events := _events_in(body)):
+        value = decoded(body)
+        self._unweighed = answers = [value] if type(value) is dict else self._answers_in(value, body)
+        for answer in answers:
+            if self.fault is None:
+                self.fault = reported_fault(answer)
+            self._reader.read_members(answer)
+        if not answers:
+            self._read_otherwise(body, is_value=value is not None)
+
+    def _read_otherwise(self, body: bytes, *, is_value: bool) -> None:
+        """What is no answer in JSON that can be read to its end. `is_value`: it is JSON of another kind."""
+        kind = kind_of(body)
+        if kind is BodyKind.EVENTS and (events := _events_in(body)):
             for each in events:
                 self._read_event(*each)
-        else:
-            self.fault = self.fault or fault_of_body(200, body)
-            self._reader.read(body)
-            # JSON that no parser reads to its end may still be an answer.
-            is_cut = kind is BodyKind.JSON and decoded(body) is None
-            self._is_json = self._reader.reported or is_cut
-            self._reports_failure = kind is BodyKind.EVENTS and not self._is_json  # Comments alone are no answer.
-            if self.fault is None:
-                self._weight = max(0, weight_of_json(body) - _FRAME_OF_PLAIN_ANSWER) if is_cut else weight_of(body)
+            return
+        self.fault = self.fault or fault_of_body(200, body)
+        self._reader.read(body)
+        # JSON that no parser reads to its end may still be an answer.
+        is_cut = kind is BodyKind.JSON and not is_value
+        self._is_json = self._reader.reported or is_cut
+        self._reports_failure = kind is BodyKind.EVENTS and not self._is_json  # Comments alone are no answer.
+        if self.fault is None:
+            self._weight = max(0, weight_of_json(body) - _FRAME_OF_PLAIN_ANSWER) if is_cut else weight_of(body)
 
     def _weighed(self) -> int:
         shape = self._endpoint.stream_format
@@ -163,12 +167,9 @@ class PlainTally:
         self._unweighed = ()
         return self._weight
 
-    def _answers_in(self, body: bytes) -> list[dict[str, Any]]:
-        """The answer. Gemini's API has several in an array, where a stream was not asked for as events; of one that is
-        cut off, those that are whole."""
-        value = decoded(body)
-        if type(value) is dict:
-            return [value]
+    def _answers_in(self, value: Any, body: bytes) -> list[dict[str, Any]]:
+        """Those in a body with this value, which is no object. Gemini's API has several in an array, where a stream was
+        not asked for as events; of one that is cut off, those that are whole."""
         if self._endpoint.stream_format is _GEMINI:
             value = decoded(body.rstrip(b", \r\n") + b"]") if value is None else value
         if self._endpoint.stream_format is not _GEMINI or not isinstance(value, list):

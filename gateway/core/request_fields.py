@@ -109,18 +109,18 @@ class _Sampled(Fields, kw_only=True):
 
     @property
     def output_cap(self) -> int | None:
-        return _beside(self.max_tokens, self.n_predict)
+        return self.max_tokens if self.n_predict is None else _beside(self.max_tokens, self.n_predict)
 
     @property
     def choices(self) -> int:
         return self.n or 1
 
 
-def _beside(named: int | None, n_predict: int | None) -> int | None:
+def _beside(named: int | None, n_predict: int) -> int | None:
     """The cap that is named beside `n_predict`, or that where it is larger: it is not known which of the two the
     upstream obeys. Alone `n_predict` is no cap: only llama.cpp knows it."""
-    if named is None or n_predict is None:
-        return named
+    if named is None:
+        return None
     return None if n_predict < 0 else max(named, n_predict)
 
 
@@ -143,9 +143,10 @@ class ChatFields(_Sampled, kw_only=True):
     @property
     def output_cap(self) -> int | None:
         """Of two caps the larger, since it is not known which one the upstream obeys."""
-        one, other = self.max_completion_tokens, self.max_tokens
-        named = max(one, other) if one is not None and other is not None else other if one is None else one
-        return _beside(named, self.n_predict)
+        named, other = self.max_completion_tokens, self.max_tokens
+        if named is None or (other is not None and other > named):
+            named = other
+        return named if self.n_predict is None else _beside(named, self.n_predict)
 
 
 class CompletionFields(_Sampled, kw_only=True):

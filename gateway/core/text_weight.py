@@ -7,6 +7,7 @@ Text is weighed as UTF-8 by counting the bytes that begin a character, so that e
 
 from __future__ import annotations
 
+_BACKSLASH = ord("\\")
 _ASCII = bytes(range(0x80))
 _CONTINUATION = bytes(range(0x80, 0xC0))
 _SCRIPTS: tuple[tuple[bytes, int], ...] = (
@@ -48,11 +49,10 @@ def is_wide(weight: int, length: int) -> bool:
 
 def weight_of_json(text: bytes) -> int:
     """What a JSON text weighs, with each escape as the character that it is."""
-    weight = weight_of(text)
-    backslashes = text.count(b"\\")
-    if not backslashes:
+    weight = len(text) if text.isascii() else weight_of(text)
+    if _BACKSLASH not in text:
         return weight
-    weight -= backslashes - text.count(b"\\\\")
+    weight -= text.count(b"\\") - text.count(b"\\\\")
     escapes = text.count(b"\\u")
     if escapes:
         # Without its backslash an escape has weighed five.

@@ -11,7 +11,7 @@ raises.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -45,14 +45,12 @@ class UsageReader:
     _reported: Usage | None = None
     _report: Members = MappingProxyType({})
     _tier = ""
+    _counted: Mapping[str, int] = MappingProxyType({})
     _duration_ms = 0
 
     def __init__(self, table: UsageTable, *, is_answer: bool = False) -> None:
         self._table = table
-        self._believed_otherwise = (
-            table.believed.get("", table.believed_anywhere) if is_answer else table.believed_anywhere
-        )
-        self._counted: dict[str, int] = {}
+        self._believed_otherwise = table.believed_in_answer if is_answer else table.believed_anywhere
 
     @property
     def usage(self) -> Usage:
@@ -87,18 +85,18 @@ class UsageReader:
 
     def read_members(self, members: Members, event: str = "") -> bool:
         """One decoded object. Whether it reports usage."""
-        kind = members.get("type")
-        event = kind if isinstance(kind, str) else event
         table = self._table
+        if isinstance(kind := members.get("type"), str):
+            event = kind
         if table.id_paths and not self.object_id:
             self._read_id(members)
         believed = table.believed.get(event, self._believed_otherwise)
         if not believed:
             return False
         for path in table.tier_paths:
-            if path[0] in members and (tier := value_at(members, path)) is not None:
-                self._tier = tier_name(tier) or self._tier
-        if table.items or table.duration_path:
+            if path[0] in members:
+                self._tier = tier_name(value_at(members, path)) or self._tier
+        if table.counts_units:
             self._count_units(members, event)
         for place in believed:  # noqa: SIM110 # A generator costs as much as what it runs through.
             if self._read_place(members, place):
@@ -118,34 +116,44 @@ class UsageReader:
 
     def _read_place(self, members: Members, place: UsagePlace) -> bool:
         report: Any = members.get(place.member) if place.member else value_at(members, place.path)
-        reading = _read_at(place, report, self._table)
-        if reading is None and isinstance(report, dict) and any(report.get(name) for name in TOTALS):
-            # A total alone says how much came since an earlier report.
-            reading = _read_at(place, _completed(report, self._report), self._table) if self._report else None
-        if reading is None:
+        if not isinstance(report, dict):
             return False
-        self.tells_output = reading.complete and (reading.usage.output > 0 or not place.needs_output)
-        had_output = self.final
+        table = self._table
+        reading = read_report(report, place.words, has_output=table.has_output, output_medium=table.output_medium)
+        if reading is None:
+            reading = self._read_total(report, place)
+            if reading is None:
+                return False
+        usage, had_output = reading.usage, self.final
+        self.tells_output = reading.complete and (usage.output > 0 or not place.needs_output)
         if self.tells_output:  # A report of the input alone leaves the output as it is.
             self.final = place.final
-        if self.reported:
+        if self._reported is not None:
             completed = _completed(report, self._report)
             if completed is not report:
-                report, reading = completed, _read_at(place, completed, self._table) or reading
+                report, reading = completed, _read_at(place, completed, table) or reading
+                usage = reading.usage
+            if not (usage.input or had_output):
+                usage = msgspec.structs.replace(usage, **{name: getattr(self._reported, name) for name in _OF_INPUT})
         self.tells_input = reading.tells_input
-        usage = reading.usage
-        if not (usage.input or had_output) and self._reported is not None:
-            usage = msgspec.structs.replace(usage, **{name: getattr(self._reported, name) for name in _OF_INPUT})
         self._report, self._reported, self.reported = report, usage, True
         return True
 
+    def _read_total(self, report: Members, place: UsagePlace) -> Reading | None:
+        """A total alone, which says how much came since an earlier report."""
+        if not self._report or not any(report.get(name) for name in TOTALS):
+            return None
+        return _read_at(place, _completed(report, self._report), self._table)
+
     def _count_units(self, members: Members, event: str) -> None:
+        counted = {**self._counted}
         if event in self._table.image_events:
-            self._counted["images"] = self._counted.get("images", 0) + 1
+            counted["images"] = counted.get("images", 0) + 1
         for items in self._table.items:
             number = _number_of(value_at(members, items.path), items)
             if number:
-                self._counted[items.count] = number
+                counted[items.count] = number
+        self._counted = counted
         if self._table.duration_path:
             length = milliseconds(value_at(members, self._table.duration_path)) or 0
             self._duration_ms = -(-length // 1000) * 1000 or self._duration_ms

@@ -48,7 +48,8 @@ _ENOUGH = frozenset({"input", "output", "audio_seconds", "characters"})
 _ENOUGH_WITHOUT_OUTPUT = _ENOUGH | {"total", "searches"}
 _COMPLETE = (_ENOUGH | {"total"}) - {"input"}
 _WITH_INPUT = (_ENOUGH | {"total"}) - {"output"}
-_TIER_MEMBERS = frozenset({"service_tier", "serviceTier", "speed", "trafficType", "traffic_type"})
+_NAMES = frozenset({"service_tier", "serviceTier", "speed", "trafficType", "traffic_type", "inference_geo"})
+"""Members that name a tier or a region."""
 _WRITES = "cache_writes"
 
 
@@ -81,16 +82,23 @@ def read_report(
     """What one usage object says; None if it has no count that can be believed. `has_output` and
     `output_medium` are the API's, as in `UsageTable`."""
     counts = _Counts(report, words)
-    if not counts.suffice(has_output=has_output):
+    of = counts.of
+    if _ENOUGH.isdisjoint(of) and (has_output or not counts.suffice_without_output()):
         return None
-    entered, output = _wholes(counts, has_output=has_output)
-    usage = _bounded(counts, entered, output, output_medium)
-    iterations = report.get("iterations")
-    if isinstance(iterations, list) and iterations:
-        usage = _with_iterations(usage, iterations, words)
-    complete = not has_output or not _COMPLETE.isdisjoint(counts.of)
-    tells_input = not _WITH_INPUT.isdisjoint(counts.of) or counts.parts(_Placement.BESIDE, "image_input") > 0
-    return Reading(usage, complete, tells_input)
+    entered, output = of.get("input", 0), of.get("output", 0)
+    if counts.has_parts or of.get("total") != entered + output:
+        entered, output = _wholes(counts, entered, output, has_output=has_output)
+    tier = region = ""
+    if not _NAMES.isdisjoint(report):
+        tier, region = _tier_in(report), tier_name(report.get("inference_geo"))
+    if counts.has_parts or output_medium:
+        usage = _bounded(counts, entered, output, output_medium, tier, region)
+    else:
+        usage = Usage(entered, output, service_tier=tier, region=region)
+    if "iterations" in report:
+        usage = _with_iterations(usage, report["iterations"], words)
+    complete = not has_output or not _COMPLETE.isdisjoint(of)
+    return Reading(usage, complete, not _WITH_INPUT.isdisjoint(of) or counts.have_images_beside())
 
 
 def value_at(value: Any, path: Path) -> Any:
@@ -125,59 +133,70 @@ class _Counts:
     """The counts of one report, by the names of the vocabulary. What is zero or absent costs a look-up and no more:
     of the details of a common report nearly everything is."""
 
+    _writes: UsageField | None = None
+    """That of the writes to a cache that were taken last: all of them are counted where it is."""
+    _added: dict[str, int] | None = None
+
     def __init__(self, report: Members, words: Vocabulary) -> None:
+        self.report = report
         self.of: dict[str, int] = {}
         self._taken: dict[str, RankedField] = {}
-        self._writes: UsageField | None = None
-        """That of the writes to a cache that were taken last: all of them are counted where it is."""
-        self._added: dict[str, int] | None = None
-        self.report = report
         self._walk(report, words.tree)
-        self.has_parts = not self.of.keys() <= WHOLES or self._added is not None
-        if self.has_parts:
-            self._complete_parts()
-
-    def _complete_parts(self) -> None:
-        for name, count in (self._added or {}).items():
-            self.of[name] = self.get(name) + count
-        if not LIFETIMES.isdisjoint(self.of):
+        if self._added is not None:
+            for name, count in self._added.items():
+                self.of[name] = self.get(name) + count
+        self.has_parts = not self.of.keys() <= WHOLES
+        if self.has_parts and not LIFETIMES.isdisjoint(self.of):
             # Cache writes are reported as a sum, by their lifetime, or both.
             by_lifetime = self.get("cache_write") + self.get("cache_write_1h")
             self.of["cache_writes"] = max(self.get("cache_writes"), by_lifetime)
-        self.has_parts = not self.of.keys() <= WHOLES
 
     def get(self, name: str) -> int:
         return self.of.get(name, 0)
 
-    def suffice(self, *, has_output: bool) -> bool:
-        """Whether they are a report: of what an answer without output was given, a part beside the input is enough."""
-        if has_output:
-            return not _ENOUGH.isdisjoint(self.of)
-        return not _ENOUGH_WITHOUT_OUTPUT.isdisjoint(self.of) or self.parts(_Placement.BESIDE, "image_input") > 0
+    def set_part(self, name: str, count: int) -> None:
+        self.of[name] = count
+        self.has_parts = True
+
+    def suffice_without_output(self) -> bool:
+        """Whether they are a report of what an answer without output was given: a part beside the input is enough."""
+        return not _ENOUGH_WITHOUT_OUTPUT.isdisjoint(self.of) or self.have_images_beside()
+
+    def have_images_beside(self) -> bool:
+        return "image_input" in self.of and self.parts(_Placement.BESIDE, "image_input") > 0
 
     def parts(self, placement: _Placement, *names: str) -> int:
         """The sum of those of these parts that have this placement."""
-        fields = [(name, self._field(name)) for name in names]
-        return sum([self.of[name] for name, field in fields if field and self._placement(field) is placement])
+        found = 0
+        for name in names:
+            if name in self.of:
+                field = self._field(name)
+                if field is not None and self._placement(field) is placement:
+                    found += self.of[name]
+        return found
 
     def _walk(self, members: Members, tree: Mapping[str, Branch]) -> None:
-        of, taken = self.of, self._taken
+        of, taken, branch_of = self.of, self._taken, tree.get
         for name, value in members.items():
-            branch = tree.get(name)
-            if branch is None or value is None:
+            branch = branch_of(name)
+            if branch is None or not (value or branch.keeps_zero):
                 continue
-            for ranked in branch.fields:
-                if value or ranked.keeps_zero:
-                    count = ranked.count
-                    if type(value) is int and ranked.is_plain and count not in of and 0 <= value <= COUNT_MAX:
-                        of[count], taken[count] = value, ranked
-                    else:
-                        self._take(ranked, value)
-            if branch.below:
-                if isinstance(value, dict):
-                    self._walk(value, branch.below)
-                elif isinstance(value, list):
-                    self._walk(_by_modality(value), branch.below)
+            ranked = branch.plain
+            if ranked is None or type(value) is not int or (count := ranked.count) in of or not 0 <= value <= COUNT_MAX:
+                self._take_all(branch, value)
+            else:
+                of[count], taken[count] = value, ranked
+
+    def _take_all(self, branch: Branch, value: Any) -> None:
+        """Take what a name is that is more than one plain count, or has another value than most."""
+        for ranked in branch.fields:
+            if value or ranked.keeps_zero:
+                self._take(ranked, value)
+        if branch.below:
+            if isinstance(value, dict):
+                self._walk(value, branch.below)
+            elif isinstance(value, list):
+                self._walk(_by_modality(value), branch.below)
 
     def _take(self, ranked: RankedField, value: Any) -> None:
         """Take a count that is not the first of its name, or is written or counted otherwise than most are."""
@@ -214,9 +233,9 @@ class _Counts:
         return _Placement.UNLESS_TOTAL if beside else _Placement.INSIDE
 
 
-def _wholes(counts: _Counts, *, has_output: bool) -> tuple[int, int]:
+def _wholes(counts: _Counts, entered: int, output: int, *, has_output: bool) -> tuple[int, int]:
     """All input and all output; the counts of parts that are known from the total alone are completed."""
-    entered, output, total = counts.of.get("input", 0), counts.of.get("output", 0), counts.of.get("total")
+    total = counts.of.get("total")
     if counts.has_parts:
         entered += counts.parts(_Placement.BESIDE, "cached_input", "cache_writes", "image_input")
         output += counts.parts(_Placement.BESIDE, "reasoning")
@@ -236,7 +255,7 @@ def _wholes(counts: _Counts, *, has_output: bool) -> tuple[int, int]:
     reasoning = counts.get("reasoning")
     if reasoning and (beside := surplus - reasoning) in (counts.get("audio_input"), _cached(counts)):
         return entered + beside, output + reasoning
-    counts.of["reasoning"] = max(reasoning, surplus)
+    counts.set_part("reasoning", max(reasoning, surplus))
     return entered, output + surplus
 
 
@@ -247,7 +266,7 @@ def _is_input(counts: _Counts, surplus: int, *, has_output: bool) -> bool:
     if surplus == counts.get("reasoning"):
         return False
     if counts.get("sound_seconds") and not counts.get("audio_input"):
-        counts.of["audio_input"] = surplus
+        counts.set_part("audio_input", surplus)
         return True
     return surplus in (counts.get("audio_input"), _cached(counts))
 
@@ -264,13 +283,8 @@ def _without_total(counts: _Counts, entered: int, output: int) -> tuple[int, int
     return entered, output + (reasoning if reasoning > output else 0)
 
 
-def _bounded(counts: _Counts, entered: int, output: int, output_medium: str) -> Usage:
+def _bounded(counts: _Counts, entered: int, output: int, output_medium: str, tier: str, region: str) -> Usage:
     """The usage, no part of which is more than what the others leave of its whole."""
-    report = counts.report
-    tier = "" if _TIER_MEMBERS.isdisjoint(report) else _tier_in(report)
-    region = tier_name(report["inference_geo"]) if "inference_geo" in report else ""
-    if not output_medium and counts.of.keys() <= WHOLES:
-        return Usage(entered, output, service_tier=tier, region=region)
     cached = min(counts.get("cached_input"), entered)
     writes = min(counts.get("cache_writes"), entered - cached)
     for_an_hour = min(counts.get("cache_write_1h"), writes)
@@ -299,13 +313,15 @@ def _bounded(counts: _Counts, entered: int, output: int, output_medium: str) -> 
     )
 
 
-def _with_iterations(usage: Usage, iterations: list[Any], words: Vocabulary) -> Usage:
+def _with_iterations(usage: Usage, iterations: Any, words: Vocabulary) -> Usage:
     """The usage with those of Anthropic's iterations that its counts leave out, and what each used.
 
     The counts leave out compactions and advisors, and the input of every message behind an advisor, though each is
     billed (https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool). Where the messages have fewer
     tokens than the counts, or one was refused, the counts are what is billed of them.
     """
+    if not isinstance(iterations, list) or not iterations:
+        return usage
     own, beside = [], []
     for iteration in iterations:
         read = read_usage({**iteration, "iterations": None}, words) if isinstance(iteration, dict) else None

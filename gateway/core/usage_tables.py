@@ -13,6 +13,7 @@ counted inside the whole (`prompt_tokens` includes the cached ones) or next to i
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -82,27 +83,43 @@ _ZERO_COUNTS = WHOLES | {"audio_seconds", "characters", "searches", "image_outpu
 
 
 class RankedField(msgspec.Struct, frozen=True):
-    """A field with its rank in a vocabulary. `is_plain`: where a whole number is the first of its count, there is
-    nothing else to know about it."""
+    """A field with its rank in a vocabulary."""
 
     field: UsageField
     rank: int
     count: str
     keeps_zero: bool
-    is_plain: bool
 
-
-def _ranked(field: UsageField, rank: int) -> RankedField:
-    name = field.count
-    is_plain = not field.added and name not in IN_SECONDS and name not in LIFETIMES and name != "cache_writes"
-    return RankedField(field, rank, name, name in _ZERO_COUNTS, is_plain)
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing else to know about a whole number that is the first of its count."""
+        name = self.count
+        return not self.field.added and name not in IN_SECONDS | LIFETIMES and name != "cache_writes"
 
 
 class Branch(msgspec.Struct, frozen=True):
-    """One name within a usage object: the fields that it is, and what is below it."""
+    """One name within a usage object: the fields that it is, and what is below it. `keeps_zero`: one of them does.
+    `plain` is its field where that is all, and plain."""
 
-    fields: list[RankedField]
+    fields: tuple[RankedField, ...]
     below: dict[str, Branch]
+    keeps_zero: bool
+    plain: RankedField | None
+
+
+def _tree(fields: Sequence[RankedField], depth: int = 0) -> dict[str, Branch]:
+    """What is below `depth` names of their paths."""
+    named: dict[str, list[RankedField]] = {}
+    for ranked in fields:
+        named.setdefault(ranked.field.path[depth], []).append(ranked)
+    return {name: _branch(found, depth + 1) for name, found in named.items()}
+
+
+def _branch(fields: Sequence[RankedField], depth: int) -> Branch:
+    here = tuple([ranked for ranked in fields if len(ranked.field.path) == depth])
+    below = _tree([ranked for ranked in fields if len(ranked.field.path) > depth], depth)
+    is_plain = len(here) == 1 and not below and here[0].is_plain
+    return Branch(here, below, any(ranked.keeps_zero for ranked in here), here[0] if is_plain else None)
 
 
 class Vocabulary(msgspec.Struct, frozen=True):
@@ -113,14 +130,10 @@ class Vocabulary(msgspec.Struct, frozen=True):
     tree: dict[str, Branch] = {}
 
     def __post_init__(self) -> None:
-        tree: dict[str, Branch] = {}
-        for rank, field in enumerate(self.fields):
-            below, branch = tree, Branch([], {})
-            for name in field.path:
-                branch = below.setdefault(name, Branch([], {}))
-                below = branch.below
-            branch.fields.append(_ranked(field, rank))
-        msgspec.structs.force_setattr(self, "tree", tree)
+        ranked = [
+            RankedField(field, rank, field.count, field.count in _ZERO_COUNTS) for rank, field in enumerate(self.fields)
+        ]
+        msgspec.structs.force_setattr(self, "tree", _tree(ranked))
 
     def __repr__(self) -> str:
         return f"<Vocabulary of {len(self.fields)} fields>"
@@ -330,8 +343,12 @@ class UsageTable(msgspec.Struct, frozen=True):
     duration_path: Path = ()
     """The sound's length in seconds, which is billed where no usage is reported: whole seconds, begun ones too."""
     believed: dict[str, tuple[UsagePlace, ...]] = {}
-    """The places that are believed, by the event; `believed_anywhere` in an event that no place names."""
+    """The places that are believed, by the event; `believed_anywhere` in an event that no place names, and
+    `believed_in_answer` in an answer whose type no place names."""
     believed_anywhere: tuple[UsagePlace, ...] = ()
+    believed_in_answer: tuple[UsagePlace, ...] = ()
+    counts_units: bool = False
+    """Whether there is anything to count in the answer itself. Made of the others, as are the three above."""
 
     def __post_init__(self) -> None:
         named = {event for place in self.places for event in place.events}
@@ -339,10 +356,15 @@ class UsageTable(msgspec.Struct, frozen=True):
             event: tuple([place for place in self.places if not place.events or event in place.events])
             for event in named
         }
-        msgspec.structs.force_setattr(self, "believed", believed)
-        msgspec.structs.force_setattr(
-            self, "believed_anywhere", tuple([place for place in self.places if not place.events])
-        )
+        anywhere = tuple([place for place in self.places if not place.events])
+        made = {
+            "believed": believed,
+            "believed_anywhere": anywhere,
+            "believed_in_answer": believed.get("", anywhere),
+            "counts_units": bool(self.items or self.image_events or self.duration_path),
+        }
+        for name, value in made.items():
+            msgspec.structs.force_setattr(self, name, value)
 
 
 def _events(*names: str) -> frozenset[str]:

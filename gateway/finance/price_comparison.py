@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from enum import StrEnum
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from gateway.finance.price_catalogue import CatalogueEntry, NotFound, PriceCatalogue, PriceFields, charged, flat, nested
@@ -124,9 +125,8 @@ def prices_file(settings: Settings, catalogue: PriceCatalogue) -> str:
         "# Nothing reads this file: paste each `price` into its model, after a look at the provider's own page.",
         "models:",
     ]
-    for name in settings.models:
-        routes = [route for route in _routes(settings, catalogue) if route.model == name]
-        lines += _lines(name, routes)
+    for name, routes in groupby(_routes(settings, catalogue), key=lambda route: route.model):
+        lines += _lines(name, list(routes))
     return "\n".join(lines) + "\n"
 
 
@@ -213,5 +213,5 @@ def _flow(value: Any) -> str:
 
 
 def _scalar(text: str) -> str:
-    """In single quotes: a model's name has neither a backslash nor a space, so only a quote has to be doubled."""
+    """In single quotes, in which only a quote has a meaning; a model's name has no control character."""
     return "'" + text.replace("'", "''") + "'"

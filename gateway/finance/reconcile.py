@@ -133,22 +133,22 @@ class _LedgerFigures:
         rows: list[Row] = report["rows"]
         self.knows_upstreams = all(row.get("upstream") for row in rows)
         self.figures = frozenset(FIGURES) & frozenset(report["total"])
-        self._sums: dict[tuple[str, str], dict[str, Decimal]] = {}
+        self._days: dict[str, dict[str, dict[str, Decimal]]] = {}
         titles = {model: group.title for group in groups for model in group.models}
         for row in rows:
             if row["model"] in titles and (row.get("upstream") or upstream) == upstream:
                 for title in (titles[row["model"]], ALL_MODELS):
-                    self._add((row["day"], title), row)
+                    self._add(row["day"], title, row)
 
     def of(self, day: str, title: str) -> Mapping[str, Decimal]:
-        return self._sums.get((day, title), {})
+        return self._days.get(day, {}).get(title, {})
 
     def titles(self, day: str) -> list[str]:
         """The use of this day."""
-        return [title for used_on, title in self._sums if used_on == day and title != ALL_MODELS]
+        return [title for title in self._days.get(day, ()) if title != ALL_MODELS]
 
-    def _add(self, key: tuple[str, str], row: Row) -> None:
-        sums = self._sums.setdefault(key, {})
+    def _add(self, day: str, title: str, row: Row) -> None:
+        sums = self._days.setdefault(day, {}).setdefault(title, {})
         for name in (*self.figures, "estimated_tokens"):
             # Through text, so that 0.1 dollars are a tenth.
             sums[name] = sums.get(name, _ZERO) + Decimal(str(row.get(name, 0)))
@@ -167,11 +167,7 @@ def reconcile(
     """`report` is the usage report of `ledger_query`, `today` the day in UTC."""
     groups = model_groups(settings, upstream)
     ledger = _LedgerFigures(report, upstream, groups)
-    cells = [
-        cell
-        for day in export.span
-        for cell in (_cells(day, export, ledger, groups) if export.names_models else _cells_of_all(day, export, ledger))
-    ]
+    cells = list(_cells(export, ledger, groups) if export.names_models else _cells_of_all(export, ledger))
     shared = _shared_models(settings, upstream) if not ledger.knows_upstreams else frozenset()
     why = _Reasons(upstream, export, ledger, shared, str(settings.timezone), today)
     for cell in cells:
@@ -217,45 +213,62 @@ def _without_version(name: str) -> str:
     return _VERSION.sub("", _canonical(name))
 
 
-def _cells(
-    day: date, export: UsageExport, ledger: _LedgerFigures, groups: Sequence[ModelGroup]
+def _cells(export: UsageExport, ledger: _LedgerFigures, groups: Sequence[ModelGroup]) -> Iterator[ReconciledCell]:
+    """Each day is looked up, and each name is matched once: a year of a hundred models has 36,500 cells."""
+    by_day: dict[date, dict[str, ExportCell]] = {}
+    for (day, model), cell in sorted(export.cells.items()):
+        by_day.setdefault(day, {})[model] = cell
+    named = {model: group_of(model, groups) for model in {model for _, model in export.cells} if model}
+    figures = export.figures
+    for day in export.span:
+        yield from _cells_of(day, by_day.get(day, {}), named, figures, ledger)
+
+
+def _cells_of(
+    day: date,
+    used: Mapping[str, ExportCell],
+    named: Mapping[str, ModelGroup | None],
+    figures: frozenset[str],
+    ledger: _LedgerFigures,
 ) -> Iterator[ReconciledCell]:
+    """The cells of a day. `used` is what the export has of it, by the provider's names of models; `figures` are those
+    of the whole export."""
     provider: dict[str, ExportCell] = {}
     names: dict[str, list[str]] = {}
     unrouted: set[str] = set()
-    for (used_on, model), cell in sorted(export.cells.items()):
-        if used_on != day:
-            continue
-        group = group_of(model, groups) if model else None
+    for model, cell in used.items():
+        group = named.get(model)
         title = group.title if group else model or NO_MODEL
         if group is None:
             unrouted.add(title)
         provider.setdefault(title, ExportCell()).add(cell.figures, cell.rounding)
         names.setdefault(title, []).extend([model] if model else [])
     for title in sorted({*provider, *ledger.titles(day.isoformat())}):
-        found = _cell(day, title, provider.get(title), export, ledger)
+        found = _cell(day, title, provider.get(title), figures, ledger)
         yield replace(found, provider_models=names.get(title, []), is_routed=title not in unrouted)
 
 
-def _cells_of_all(day: date, export: UsageExport, ledger: _LedgerFigures) -> Iterator[ReconciledCell]:
+def _cells_of_all(export: UsageExport, ledger: _LedgerFigures) -> Iterator[ReconciledCell]:
     """The group for an export that names no models."""
-    cell = export.cells.get((day, ""))
-    if cell is not None or ledger.titles(day.isoformat()):
-        yield _cell(day, ALL_MODELS, cell, export, ledger)
+    figures = export.figures
+    for day in export.span:
+        cell = export.cells.get((day, ""))
+        if cell is not None or ledger.titles(day.isoformat()):
+            yield _cell(day, ALL_MODELS, cell, figures, ledger)
 
 
 def _cell(
-    day: date, title: str, cell: ExportCell | None, export: UsageExport, ledger: _LedgerFigures
+    day: date, title: str, cell: ExportCell | None, figures: frozenset[str], ledger: _LedgerFigures
 ) -> ReconciledCell:
-    provider = cell.figures if cell is not None else dict.fromkeys(export.figures, _ZERO)
+    provider = cell.figures if cell is not None else dict.fromkeys(figures, _ZERO)
     rounding = cell.rounding if cell is not None else _ZERO
     ours = ledger.of(day.isoformat(), title)
-    figures = {
+    compared = {
         name: FigureDifference(ours.get(name, _ZERO), provider[name], rounding if name == "usd" else _ZERO)
         for name in FIGURES
         if name in provider and name in ledger.figures
     }
-    return ReconciledCell(day.isoformat(), title, figures, [])
+    return ReconciledCell(day.isoformat(), title, compared, [])
 
 
 def _shared_models(settings: Settings, upstream: str) -> frozenset[str]:

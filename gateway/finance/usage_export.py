@@ -35,6 +35,9 @@ usd. Counts that a format does not have are left out."""
 
 _CENT = Decimal("0.01")
 _MOST_DIGITS = 18
+_YEARS = range(2020, 2200)
+"""In which these APIs bill: of a day elsewhere, all days between it and the others would be compared."""
+
 _BLANK = re.compile(r"\s*")
 
 
@@ -375,15 +378,23 @@ def _day(fields: _ExportFields, name: str) -> date:
     if name not in fields:
         raise fields.wrong(name, "is missing")
     try:
-        if name == "start_time":
-            return datetime.fromtimestamp(int(fields.number(name)), UTC).date()
-        text = fields.text(name)
-        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
-            return date.fromisoformat(text)
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).date()
+        day = _day_of_seconds(fields.number(name)) if name == "start_time" else _day_of_text(fields.text(name))
     except (ValueError, OverflowError, OSError):
-        raise fields.wrong(name, "must be a time, as the provider writes it") from None
+        day = None
+    if day is None or day.year not in _YEARS:
+        raise fields.wrong(name, "must be a time, as the provider writes it")
+    return day
+
+
+def _day_of_seconds(seconds: Decimal) -> date:
+    return datetime.fromtimestamp(int(seconds), UTC).date()
+
+
+def _day_of_text(text: str) -> date:
+    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+        return date.fromisoformat(text)
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).date()
 
 
 def _no_number(text: str) -> Decimal:

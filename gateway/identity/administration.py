@@ -20,6 +20,7 @@ import msgspec
 
 from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
 from gateway.core.limits import Limit, Meter, Scope
+from gateway.core.parameters import refuse_unknown
 from gateway.core.snapshot import ConfigSnapshot, matches
 from gateway.identity.contract import KEY_ID_DIGITS, AuditEntry, KeyStore, NoteChange, StoredKey
 from gateway.identity.key_objects import (
@@ -34,7 +35,6 @@ from gateway.identity.requests import (
     json_object,
     nothing_at,
     of_method,
-    refuse_unknown,
     section,
     written_in,
 )
@@ -57,7 +57,9 @@ _ATTEMPTS = 8
 _CLASHES_AT_ONCE = 200
 _OBJECTS_AT_ONCE = 50
 _DURATION = re.compile(r"([1-9][0-9]{0,4})d")
-_PLACE = r"([0-9]{15}:[0-9a-f]{12})?"
+_PLACE = r"([0-9-][0-9]{14}:[0-9a-f]{12})?"
+"""What StoredKey.place gives, also for a key that was made before 1970 as its import says; empty for the beginning."""
+
 _CURSOR = re.compile(rf"config:[0-9]{{1,9}}|store:{_PLACE}")
 
 

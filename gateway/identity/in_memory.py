@@ -103,7 +103,9 @@ class InMemoryKeyStore:
         return [self._used.get(key_id) for key_id in ids]
 
     async def audit(self, cursor: str, limit: int) -> AuditPage:
-        newest_first = [entry for entry in reversed(self._audit) if not cursor or int(entry.id) <= int(cursor)]
+        # A cursor of Redis has a second number, which counts what is written in one millisecond.
+        last = int(cursor.partition("-")[0]) if cursor else self._entries
+        newest_first = [entry for entry in reversed(self._audit) if int(entry.id) <= last]
         rest = newest_first[limit:]
         return AuditPage(newest_first[:limit], rest[0].id if rest else "")
 

@@ -55,7 +55,7 @@ class StartQueue(TurnQueue):
 
     async def wait_large(self, team: str, size: int) -> None:
         """Wait until a body of this size may be parsed. Raises Overloaded."""
-        if self._large or monotonic() < self._large_from:
+        if self._large.lines or monotonic() < self._large_from:
             try:
                 turn = self._large.join(team)
             except LineFull:
@@ -67,7 +67,7 @@ class StartQueue(TurnQueue):
                 self._plan_pause()  # It may have been its turn, which the next one takes.
                 raise
         self._large_from = monotonic() + size * PAUSE_S_PER_BYTE
-        if self._large:
+        if self._large.lines:
             self._plan_pause()
 
     def _plan_pause(self) -> None:

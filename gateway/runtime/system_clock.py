@@ -19,6 +19,5 @@ class SystemClock:
 
 def id_maker() -> Callable[[], str]:
     """A source of ids that no two processes share: 64 random bits for the process, then a count."""
-    process = secrets.token_hex(8)
-    count = itertools.count()
-    return lambda: f"{process}{next(count):08x}"
+    written = f"{secrets.token_hex(8)}%08x".__mod__
+    return map(written, itertools.count()).__next__  # Each request needs two: without a frame of Python for each.

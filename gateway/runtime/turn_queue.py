@@ -33,7 +33,7 @@ class TurnQueue:
 
     def try_begin(self) -> bool:
         """Count one that begins now, if it may. Whether it may."""
-        if not self._left or self._waiting:
+        if not self._left or self._waiting.lines:
             return False
         self._left -= 1
         if self._turn is None:
@@ -64,14 +64,12 @@ class WaitingLines:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._lines: dict[str, deque[asyncio.Future[None]]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._lines)
+        self.lines: dict[str, deque[asyncio.Future[None]]] = {}
+        """By owner, the next one first; none is empty."""
 
     def join(self, line: str) -> asyncio.Future[None]:
         """What is done when its turn comes. Raises LineFull."""
-        waiting = self._lines.setdefault(line, deque())
+        waiting = self.lines.setdefault(line, deque())
         if len(waiting) >= self._most:
             raise LineFull
         turn = asyncio.get_running_loop().create_future()
@@ -80,12 +78,12 @@ class WaitingLines:
 
     def release(self) -> bool:
         """Let the next one pass. Whether there was one."""
-        while self._lines:
-            line = next(iter(self._lines))
-            waiting = self._lines.pop(line)
+        while self.lines:
+            line = next(iter(self.lines))
+            waiting = self.lines.pop(line)
             turn = waiting.popleft()
             if waiting:
-                self._lines[line] = waiting  # Behind the others.
+                self.lines[line] = waiting  # Behind the others.
             if not turn.done():
                 turn.set_result(None)
                 return True

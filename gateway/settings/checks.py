@@ -10,7 +10,8 @@ also reported as a reference to nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -20,7 +21,7 @@ from gateway.core.address import Address
 from gateway.core.header_rules import carries_credential, pass_header_fault
 from gateway.core.http_syntax import operator_header_fault, read_base_url
 from gateway.core.limits import Meter
-from gateway.core.pricing import SERVICE_TIERS
+from gateway.core.pricing import FAST, SERVICE_TIERS
 from gateway.core.reservation import OUTPUT_SHARE_FLOOR, output_share
 from gateway.core.snapshot import matches
 from gateway.settings.connection_checks import connection_errors, connection_warnings
@@ -46,6 +47,8 @@ _EMPTY = "is empty; name at least one price, or leave it out"
 
 _SEARCHING_PRESETS = {"openai", "azure", "anthropic", "openrouter", "gemini", "vertex"}
 """The endpoints whose answers report searches, which are charged separately from tokens."""
+_OUTPUT_PRICES = ("output", "audio_output", "image_output")
+
 _CROWD = 32
 """A quota that fewer requests at one time hold whole is worth a warning: a few coding agents send as many."""
 
@@ -62,6 +65,8 @@ class NameIndex:
         self.aliases = {alias: name for name, model in models.items() for alias in _list(model.get("aliases"))}
         self.replaced = frozenset(document.sources)
         self._fitting: dict[tuple[str, ...] | None, frozenset[str]] = {None: frozenset(self.models)}
+        self._common: dict[tuple[frozenset[str], frozenset[str]], frozenset[str]] = {}
+        self._unpriced: dict[frozenset[str], list[str]] = {}
 
     def fitting(self, patterns: Iterable[str] | None) -> frozenset[str]:
         """The models that match any of the patterns; without patterns all of them."""
@@ -69,6 +74,22 @@ class NameIndex:
         found = self._fitting.get(globs)
         if found is None:
             found = self._fitting[globs] = frozenset(name for name in self.models if matches(name, globs or ()))
+        return found
+
+    def fitting_of(self, models: frozenset[str], patterns: Iterable[str] | None) -> frozenset[str]:
+        """Those of `models` that match any of the patterns: the same object for the same, since thousands of limits
+        ask it of a thousand models."""
+        both = models, self.fitting(patterns)
+        found = self._common.get(both)
+        if found is None:
+            found = self._common[both] = both[0] & both[1]
+        return found
+
+    def unpriced(self, models: frozenset[str]) -> list[str]:
+        """Those of `models` with a route that has no price."""
+        found = self._unpriced.get(models)
+        if found is None:
+            found = self._unpriced[models] = sorted(name for name in models if not self.models[name])
         return found
 
 
@@ -254,11 +275,10 @@ def _price_warnings(settings: Settings) -> Iterator[Diagnostic]:
 
 def _search_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
     """Models under a `usd` limit whose provider searches the web for them, and whose searches have no price."""
-    counted: set[str] = set()
+    reached: set[frozenset[str]] = set()
     for limits, models in _scopes(settings, index):
-        for limit in limits:
-            if limit.meter is Meter.USD:
-                counted |= index.fitting(limit.models) & models
+        reached |= {index.fitting_of(models, limit.models) for limit in limits if limit.meter is Meter.USD}
+    counted = frozenset().union(*reached)
     for path, price, name, routes in _written_prices(settings):
         searching = any(settings.upstreams[route.upstream].preset in _SEARCHING_PRESETS for route in routes)
         if name in counted and searching and price.output and price.search is None:
@@ -351,47 +371,76 @@ def _limit_errors(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
             titles.setdefault(limit.title, limit)
 
 
+class _OutputCap(NamedTuple):
+    """What decides how much of a quota one answer of a model can reserve; `price` is that of its output."""
+
+    max_output_tokens: int
+    price: Decimal
+
+
 def _limit_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
     """Models under a quota whose answers have no maximum, and quotas that few requests hold whole."""
-    covered: set[str] = set()
+    covered: dict[frozenset[str], dict[_OutputCap, str]] = {}
     for limits, models in _scopes(settings, index):
         for limit in limits:
             if limit.meter in _UNCERTAIN and limit.window is not None and limit.window.rate_ms is None:
-                reach = index.fitting(limit.models) & models
-                covered |= reach
-                yield from _crowded(limit, {name: settings.models[name] for name in reach})
+                reach = index.fitting_of(models, limit.models)
+                if reach not in covered:
+                    covered[reach] = _output_caps(settings, reach)
+                yield from _crowded(limit, covered[reach])
+    names = frozenset().union(*covered)
     for name, model in settings.models.items():
-        if name in covered and model.max_output_tokens is None:
+        if name in names and model.max_output_tokens is None:
             yield Diagnostic(
                 ("models", name), "is under a quota but has no `max_output_tokens`: one long answer may overrun it"
             )
 
 
-def _crowded(limit: LimitSettings, models: dict[str, ModelSettings]) -> Iterator[Diagnostic]:
-    """A model without a maximum has a warning of its own."""
-    held = {name: _requests_held(limit, model) for name, model in models.items() if model.max_output_tokens}
-    name = min(held, key=lambda name: (held[name], name), default="")
-    if held and held[name] < _CROWD:
+def _output_caps(settings: Settings, names: Iterable[str]) -> dict[_OutputCap, str]:
+    """The first of the models with each maximum and price. A model without a maximum has a warning of its own."""
+    caps: dict[_OutputCap, str] = {}
+    for name in sorted(names):
+        model = settings.models[name]
+        if model.max_output_tokens:
+            caps.setdefault(_OutputCap(model.max_output_tokens, _highest_output_price(model)), name)
+    return caps
+
+
+def _highest_output_price(model: ModelSettings) -> Decimal:
+    """By which a limit in dollars reserves output (`ceiling` of core/pricing.py): the highest of all routes for a short
+    input, at the tiers that need not be asked for."""
+    found = [Decimal(0)]
+    for price in (route.price or model.price for route in model.routes):
+        if price is not None:
+            lists = [price, *(tier for name, tier in price.tiers.items() if name != FAST)]
+            amounts = [getattr(each, name) for each in lists for name in _OUTPUT_PRICES]
+            factor = max([Decimal(1), *price.regions.values()])
+            found += [amount * factor for amount in amounts if amount is not None]
+    return max(found)
+
+
+def _crowded(limit: LimitSettings, caps: Mapping[_OutputCap, str]) -> Iterator[Diagnostic]:
+    held, name = min(((_requests_held(limit, cap), name) for cap, name in caps.items()), default=(_CROWD, ""))
+    if held < _CROWD:
         yield Diagnostic(
             (*limit.path, limit.meter.value),
-            f"would be exhausted by {held[name]} parallel requests without `max_tokens` to {name}: each reserves up to"
+            f"would be exhausted by {held} parallel requests without `max_tokens` to {name}: each reserves up to"
             f" an eighth of what is left, or {OUTPUT_SHARE_FLOOR:,} tokens; raise it, or send `max_tokens`",
         )
 
 
-def _requests_held(limit: LimitSettings, model: ModelSettings) -> int:
+def _requests_held(limit: LimitSettings, cap: _OutputCap) -> int:
     """How many requests, of little input, hold the whole quota; at most _CROWD."""
-    left, most = limit.amount, model.max_output_tokens or 0
+    left = limit.amount
     if limit.meter is Meter.USD:
-        price = model.price.output if model.price else 0
-        if not price:
+        if not cap.price:
             return _CROWD
         # Dollars for a million tokens are micro-dollars for one.
-        left = int(limit.amount / price)
+        left = int(limit.amount / cap.price)
     for count in range(_CROWD):
         if left <= 0:
             return count
-        left -= min(most, output_share(left, OUTPUT_SHARE_FLOOR))
+        left -= min(cap.max_output_tokens, output_share(left, OUTPUT_SHARE_FLOOR))
     return _CROWD
 
 
@@ -416,15 +465,14 @@ def _scopes(settings: Settings, index: NameIndex) -> Iterator[_Scoped]:
         yield _Scoped(team.key_limits, allowed)
         yield _Scoped(team.user_limits, allowed)
         for key in team.keys:
-            yield _Scoped(key.limits, allowed & index.fitting(key.models))
+            yield _Scoped(key.limits, index.fitting_of(allowed, key.models))
 
 
 def _reach(limit: LimitSettings, models: frozenset[str], index: NameIndex) -> Iterator[Diagnostic]:
     yield from _idle_patterns((*limit.path, "models"), limit.models, models, index)
     if limit.meter is not Meter.USD:
         return
-    unpriced = sorted(name for name in models & index.fitting(limit.models) if not index.models[name])
-    if unpriced:
+    if unpriced := index.unpriced(index.fitting_of(models, limit.models)):
         yield Diagnostic(
             (*limit.path, "usd"), f"counts models without a price: {_names(unpriced)}; give them one or narrow `models`"
         )

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 
 from gateway.core.consultations import SHOWN_NAME, consultations_of, model_unknown
-from gateway.core.end_users import user_missing
+from gateway.core.end_users import unnamed_user
 from gateway.core.endpoints import GEMINI_PREFIX, OTHER_MODELS, OVERRIDES, Endpoint
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.form import Form
 from gateway.core.input_size import InputSize, WeighedMember, input_size, weighed_members
-from gateway.core.json_spans import REMEMBERED_CHARACTERS, JsonSpans, NamesRead, read_json_spans
+from gateway.core.json_spans import JsonSpans, MemberNames, NamesRead, read_json_spans
 from gateway.core.other_models import PLACES, SETTINGS
 from gateway.core.pricing import DEARER_TIERS
 from gateway.core.query_rules import asks_events, parameter
@@ -58,7 +58,6 @@ def parse_request(
         members, rest, content_type = read_json_spans(body), None, "application/json"
         fields = _fields(members.readable, endpoint)
         outline = _outline_of(members, endpoint)
-        _refuse_second_readings(members, outline, endpoint)
     else:
         members, rest, content_type = body.fields, body.rest, body.content_type
         fields = _fields_of_form(body, endpoint)
@@ -81,7 +80,7 @@ def parse_request(
         least_output=_least_output(asked, budget, endpoint, binding.model) if budget else endpoint.least_output,
         thinking_budget=budget,
         choices=fields.choices,
-        user=user or _end_user(fields, caller),
+        user=user or fields.end_user or unnamed_user(caller.end_user),
         members=members,
         input_size=input_size(members, outline.weighed) if endpoint.estimated else InputSize(),
         tier=tier,
@@ -107,33 +106,42 @@ class _Outline(msgspec.Struct, frozen=True):
     """Whether it can name the models that its tools ask."""
     has_other_models: bool
     has_overrides: bool
+    may_be_read_otherwise: bool
+    """Whether `_refuse_second_readings` has anything to look at."""
 
 
 def _outline_of(members: JsonSpans, endpoint: Endpoint) -> _Outline:
-    """Raises FieldInvalid for names in which an upstream could see another request than the gateway did."""
-    assert endpoint.fields is not None, "only endpoints with a body are read"
-    names = members.names
-    is_remembered = len("".join(names)) <= REMEMBERED_CHARACTERS
-    outline = _remembered_outline if is_remembered else _outline_of_names
-    return outline(endpoint.names_read, endpoint.fields, *names)
+    """Raises FieldInvalid for names, of the body or within it, in which an upstream could see another request than the
+    gateway did."""
+    named, fields = members.named, endpoint.fields
+    assert named is not None, "it was read"
+    assert fields is not None, "only endpoints with a body are read"
+    find = _remembered_outline if named.are_remembered else _outline_of_names
+    outline = find(endpoint.names_read, fields, named)
+    if outline.may_be_read_otherwise:
+        _refuse_second_readings(members, outline, endpoint)
+    return outline
 
 
-def _outline_of_names(read: NamesRead, fields: type[Fields], *names: str) -> _Outline:
-    read.refuse_lookalikes(names)
-    return _outline(fields, names)
+def _outline_of_names(read: NamesRead, fields: type[Fields], named: MemberNames) -> _Outline:
+    read.refuse_lookalikes(named.names)
+    return _outline(fields, named.names)
 
 
 _remembered_outline = lru_cache(256)(_outline_of_names)
 
 
 def _outline(fields: type[Fields], names: Collection[str]) -> _Outline:
+    within = tuple([(name, within) for name, within in _names_within(fields).items() if name in names])
+    has_other_models, has_overrides = not OTHER_MODELS.isdisjoint(names), OVERRIDES in names
     return _Outline(
         weighed=weighed_members(names),
-        within=tuple([(name, within) for name, within in _names_within(fields).items() if name in names]),
+        within=within,
         may_think=any(path[0] in names for path in fields.thinking_budgets),
         may_consult=not PLACES.isdisjoint(names),
-        has_other_models=not OTHER_MODELS.isdisjoint(names),
-        has_overrides=OVERRIDES in names,
+        has_other_models=has_other_models,
+        has_overrides=has_overrides,
+        may_be_read_otherwise=has_other_models or has_overrides or bool(within),
     )
 
 
@@ -156,14 +164,6 @@ def parse_object_request(
         content_type="application/json" if content else "",
         creates=endpoint.creates,
     )
-
-
-def _end_user(fields: Fields, caller: Caller) -> str:
-    """Raises FieldInvalid where the team must name one and does not."""
-    user = fields.end_user
-    if not user and caller.end_user.required:
-        raise user_missing(caller.end_user)
-    return user
 
 
 def _binding(

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gateway.core.parameters import refuse_unknown
 from gateway.core.pricing import PICO_PER_MICRO, PRICE_NAMES, WHOLE_FACTOR, Price
 from gateway.core.snapshot import ConfigSnapshot, Model, Target
 from gateway.identity.key_objects import limit_terms
 from gateway.pipeline import Services
-from gateway.store.usage_report import JsonObject, json_list, refuse_unknown
+from gateway.runtime.slices import in_slices
+from gateway.store.usage_report import JsonObject, json_list
+
+_KEYS_AT_ONCE = 2_000
+_MODELS_AT_ONCE = 50
+_TEAMS_AT_ONCE = 2
+"""Each has the names of all models that it may use."""
 
 _PICO_PER_DOLLAR = 10**12
 _UNITS = frozenset(("request", "image", "search", "second"))
@@ -22,15 +29,16 @@ async def teams(services: Services, query: Mapping[str, str]) -> JsonObject:
     refuse_unknown(query, ())
     snapshot = services.snapshot
     keys: dict[str, list[str]] = {team: [] for team in snapshot.teams}
-    for caller in snapshot.callers.values():
+    async for caller in in_slices(snapshot.callers.values(), _KEYS_AT_ONCE):
         keys.setdefault(caller.team, []).append(caller.key_id)
-    return json_list([{"name": name, "keys": ids, **_team_terms(snapshot, name)} for name, ids in keys.items()])
+    shown = in_slices(keys.items(), _TEAMS_AT_ONCE)
+    return json_list([{"name": name, "keys": ids, **_team_terms(snapshot, name)} async for name, ids in shown])
 
 
 async def models(services: Services, query: Mapping[str, str]) -> JsonObject:
     refuse_unknown(query, ())
     every = {model.name: model for model in services.snapshot.models.values()}
-    return json_list([_model_object(model) for model in every.values()])
+    return json_list([_model_object(model) async for model in in_slices(every.values(), _MODELS_AT_ONCE)])
 
 
 def _team_terms(snapshot: ConfigSnapshot, name: str) -> JsonObject:

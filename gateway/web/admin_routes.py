@@ -7,15 +7,25 @@ serves clients.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import web
+from aiohttp.web_protocol import RequestPayloadError
 from multidict import CIMultiDictProxy
 
-from gateway.core.errors import AdminForbidden, FieldInvalid, GatewayError, MethodNotAllowed, TooLarge, UrlUnknown
+from gateway.core.errors import (
+    AdminForbidden,
+    GatewayError,
+    InternalError,
+    MethodNotAllowed,
+    RequestMalformed,
+    TooLarge,
+    UrlUnknown,
+)
+from gateway.core.parameters import refuse_repeated
+from gateway.runtime.tasks import LogError
 from gateway.web import openapi
 from gateway.web.admin_openapi import PREFIX, admin_document
 from gateway.web.console_files import SHARED_FILES, ConsoleFiles, closed_page
@@ -65,10 +75,11 @@ class AdminHandlers(NamedTuple):
 
 class AdminRoutes:
     """`/metrics` for Prometheus, `/healthz` while the gateway lives, `/readyz` while it wants traffic, `/openapi.json`,
-    `/admin/v1`, `/console`."""
+    `/admin/v1`, `/console`. What fails in an unexpected way is logged by `log_error`."""
 
-    def __init__(self, handlers: AdminHandlers) -> None:
+    def __init__(self, handlers: AdminHandlers, log_error: LogError) -> None:
         self._handlers = handlers
+        self._log_error = log_error
         self._console = ConsoleFiles("/console", "index.html", ("app.js", "pages/", *SHARED_FILES))
         self.pages: dict[str, Callable[[], Awaitable[AdminResponse]]] = {
             "/metrics": self._metrics,
@@ -82,6 +93,11 @@ class AdminRoutes:
             response = await self._answer(request)
         except GatewayError as error:
             response = error_response(error)
+        except ConnectionError:
+            raise  # The client has left.
+        except Exception as defect:  # noqa: BLE001 # Whatever it is, operators have to find it in the log.
+            self._log_error(f"admin request {request.method[:20]!r} {request.rel_url.raw_path[:200]!r} failed", defect)
+            response = error_response(InternalError("The gateway failed. Its log says where."))
         # No cache is to give one operator's page to another client, or a figure later.
         headers = {"cache-control": "no-store", **dict(response.headers), "server": SERVER}
         if len(response.body) > PIECE and request.method != "HEAD":
@@ -111,7 +127,7 @@ class AdminRoutes:
         if (repeated or request.can_read_body) and (refusal := await self._handlers.refuse_stranger(plain)):
             return refusal
         if repeated:
-            _refuse_repeated(name for name, _ in request.rel_url.query.items())
+            refuse_repeated(_text(name) for name, _ in request.rel_url.query.items())
         if request.can_read_body:
             plain = msgspec.structs.replace(plain, body=await _body(request))
         return await self._handlers.admin_api(plain)
@@ -181,13 +197,8 @@ async def _body(request: web.BaseRequest) -> bytes:
         return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise TooLarge(error.text or "The body is too large.") from None
-
-
-def _refuse_repeated(names: Iterable[str]) -> None:
-    """Which one is meant is not known. Raises FieldInvalid."""
-    for name, times in Counter(names).items():
-        if times > 1:
-            raise FieldInvalid(f"{_text(name)[:64]!r} is given {times} times; give it once.", param=_text(name)[:64])
+    except RequestPayloadError as error:
+        raise RequestMalformed(f"The body cannot be read: {error}.") from None
 
 
 def _without_body(request: web.BaseRequest) -> AdminRequest:

@@ -80,10 +80,11 @@ def error_headers(error: GatewayError) -> Headers:
     not be retried has only `retry-after`, and only if the wait is short."""
     headers = [JSON, *error.headers]
     wait_ms, final = error.retry_after_ms, error.should_retry is False
-    if wait_ms is not None and not final:
-        headers.append(("retry-after-ms", str(wait_ms)))
-    if wait_ms is not None and (not final or wait_ms <= _SHOWN_WAIT_MAX_MS):
-        headers.append(("retry-after", str(-(-wait_ms // 1000))))
+    if wait_ms is not None:
+        if not final:
+            headers.append(("retry-after-ms", str(wait_ms)))
+        if not final or wait_ms <= _SHOWN_WAIT_MAX_MS:
+            headers.append(("retry-after", str(-(-wait_ms // 1000))))
     if final:
         headers.append(("x-should-retry", "false"))
     return headers

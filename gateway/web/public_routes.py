@@ -8,7 +8,7 @@ does not: a load balancer asks for it every few seconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ from gateway.web.client_hints import CLIENT_APIS, UnservedRequest, api_of, unkno
 from gateway.web.console_files import SHARED_FILES, ConsoleFiles
 from gateway.web.cors import CorsPolicy
 from gateway.web.errors import JSON
+from gateway.web.http_connection import ClientRequest
 from gateway.web.public_openapi import HEALTH_PATH
 from gateway.web.public_pages import NO_STORE, PAGES, Needs, Page, PageRequest, digest_of_session
 from gateway.web.request_body import ClientBody
@@ -103,7 +104,7 @@ class PublicRoutes:
         self._sessions = sessions
         self._me = ConsoleFiles("/me", "me.html", ("me.js", *SHARED_FILES))
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: ClientRequest) -> web.StreamResponse:
         services = self._pipeline.services
         # Each of these takes aiohttp's request as long as a call.
         headers, method, url = request.headers, request.method, request.rel_url
@@ -122,11 +123,7 @@ class PublicRoutes:
             closing=self.closing,
             always=self.cors.headers(headers),
         )
-        if path == HEALTH_PATH and method in ("GET", "HEAD"):
-            self._show_health(writer)
-        elif route.answers is None and not route.resource and self._me.serves(path):
-            self._show_me(request, path, writer)
-        else:
+        if route.resource is not _NOTHING or not self._shows(request, method, path, writer):
             body = ClientBody(request, self._max_body_bytes, self._memory)
             try:
                 incoming = IncomingRequest(
@@ -142,18 +139,14 @@ class PublicRoutes:
                     parameters=route.parameters,
                     client_ip=addresses.of(request.remote or "", forwarded),
                 )
-                await self._answer(request, route, incoming, writer)
+                if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(headers):
+                    await self._pipeline.answer(incoming, writer)
+                else:
+                    await self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
             finally:
                 body.release()
         assert writer.response is not None, "the pipeline always gives an answer"
         return writer.response
-
-    def _answer(
-        self, request: web.BaseRequest, route: _Destination, incoming: IncomingRequest, writer: HttpResponseWriter
-    ) -> Awaitable[None]:
-        if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(incoming.headers):
-            return self._pipeline.answer(incoming, writer)
-        return self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
 
     async def _answer_here(
         self, request: web.BaseRequest, route: _Destination, exchange: Exchange, writer: ResponseWriter
@@ -187,6 +180,16 @@ class PublicRoutes:
         shown = await page.show(asked)
         private = (NO_STORE,) if page.needs is Needs.SESSION else ()
         writer.send(200, (*shown.headers, *private), shown.body)
+
+    def _shows(self, request: web.BaseRequest, method: str, path: str, writer: HttpResponseWriter) -> bool:
+        """Give the answer to a path which the pipeline has nothing to do with. Whether it is one."""
+        if path == HEALTH_PATH and method in ("GET", "HEAD"):
+            self._show_health(writer)
+        elif self._me.serves(path):
+            self._show_me(request, path, writer)
+        else:
+            return False
+        return True
 
     def _show_me(self, request: web.BaseRequest, path: str, writer: HttpResponseWriter) -> None:
         try:

@@ -49,7 +49,7 @@ def test_every_public_route_is_described_and_no_other() -> None:
 
 
 def test_every_admin_route_is_described_and_no_other() -> None:
-    listener = AdminRoutes(AdminHandlers(*[_never] * len(AdminHandlers._fields)))
+    listener = AdminRoutes(AdminHandlers(*[_never] * len(AdminHandlers._fields)), lambda _what, _error: None)
     served = {(path, method) for path in listener.pages for method in WITHOUT_BODY}
     store, zone = InMemoryKeyStore(SystemClock()), ZoneInfo("UTC")
     keys = KeyAdministration(store, _no_snapshot, zone, _no_entry, _never)

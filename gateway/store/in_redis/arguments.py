@@ -165,17 +165,26 @@ class WindowCall:
         self.numbers = one_by_one(numbers)
 
 
-class SlotCall:
-    """The calls of admit.lua for one batch whose requests are in one record, while one window lasts: by `batch`,
-    `window` and `record` the charges of such a call are found again."""
+class SlotShare:
+    """Where the charges of a reservation are in one slot: the counters of the batch in this window, and the key of its
+    record."""
 
-    __slots__ = ("_prepared", "batch", "record", "second", "window")
+    __slots__ = ("batch", "record", "window")
+
+    def __init__(self, batch: SlotBatch, window: WindowArguments, record: str) -> None:
+        self.batch = batch
+        self.window = window
+        self.record = record
+
+
+class SlotCall(SlotShare):
+    """The calls of admit.lua for one batch whose requests are in one record, while one window lasts."""
+
+    __slots__ = ("_prepared", "second")
 
     def __init__(self, batch: SlotBatch, prepared: WindowCall, second: int) -> None:
-        self.batch = batch
-        self.window = prepared.window
+        super().__init__(batch, prepared.window, f"{batch.slot_key}{second}")
         self.second = second
-        self.record = f"{batch.slot_key}{second}"
         self._prepared = prepared
 
     def command(self, request: AdmissionRequest, most: int, clock: ServerClock) -> bytes:
@@ -204,8 +213,9 @@ class SlotBatch:
     """The limits of which one call may speak, by their places among those of the request."""
 
     __slots__ = (
-        "_call", "_prepared", "_window", "_windows", "has_shadow", "limits", "places", "process", "slot_key", "tag",
-    )  # fmt: skip
+        *("_call", "_prepared", "_window", "_windows", "at_once", "has_shadow", "limits", "places", "process"),
+        *("settled", "slot_key", "tag"),
+    )
 
     def __init__(
         self,
@@ -223,6 +233,11 @@ class SlotBatch:
         self.places = tuple(places)
         self.limits = tuple(limits)
         self.has_shadow = any(not one.enforced for one in limits)
+        self.at_once = tuple([place for place, one in enumerate(limits) if one.at_once and one.kind == RATE])
+        """The places of the rates that admission uses at once, among the limits of the batch: a usual settlement leaves
+        them as they are."""
+        self.settled = tuple([place for place in range(len(limits)) if place not in self.at_once])
+        """All others."""
         self._windows = windows
         self._window: WindowArguments | None = None
         self._prepared: WindowCall | None = None

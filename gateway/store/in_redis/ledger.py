@@ -71,9 +71,9 @@ class BillName(NamedTuple):
         return hashes if not self.for_user else (*hashes, *users)
 
     def fields(self) -> tuple[str | bytes, ...]:
-        """The day, and what the rows are called there."""
+        """What the rows are called in the ledger and in its details."""
         details = self[2:7] if self.late else self[2:6]
-        return self.day, f"{self.key}|{self.model}", msgspec.json.encode(details)
+        return f"{self.key}|{self.model}", msgspec.json.encode(details)
 
 
 def bill_name(entry: LedgerEntry) -> BillName:

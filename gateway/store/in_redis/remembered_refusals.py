@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import msgspec
-
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, Refusal, RefusalReason
 
@@ -44,16 +42,24 @@ class RememberedRefusals:
         refused = self._by_limits.get(id(request.limits)) if self._by_limits else None
         if refused is None:
             return None
-        now_ms = self._now_ms()
-        past_ms = now_ms - refused.refusal.at_ms
-        if now_ms >= refused.until_ms or past_ms < 0:
+        known, now_ms = refused.refusal, self._now_ms()
+        if now_ms >= refused.until_ms or now_ms < known.at_ms:
             del self._by_limits[id(request.limits)]
             return None
         if not _asks_no_less(request, refused.request, refused.place):
             return None
-        wait_ms = refused.refusal.retry_after_ms
-        return msgspec.structs.replace(
-            refused.refusal, at_ms=now_ms, retry_after_ms=max(1, wait_ms - past_ms) if wait_ms else 0
+        wait_ms = known.retry_after_ms
+        if wait_ms:
+            left_ms = known.at_ms + wait_ms - now_ms
+            wait_ms = left_ms if left_ms > 1 else 1
+        return Refusal(
+            known.limit_status,
+            known.requested,
+            known.why,
+            wait_ms,
+            now_ms,
+            known.limit_statuses,
+            known.would_refuse,
         )
 
     def remember(self, request: AdmissionRequest, refusal: Refusal) -> None:

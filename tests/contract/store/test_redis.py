@@ -132,6 +132,13 @@ async def test_what_somebody_else_has_at_a_key_of_the_ledger_leaves_no_half_sett
     assert (await store.usage(UsageQuery()))[0].requests == earlier + 1
 
 
+def counters_in(redis: RedisServer) -> dict[str, tuple[float, ...]]:
+    """The numbers of each counter, by the name of its limit."""
+    with contextlib.closing(redis.client()) as client:
+        stored = {key.decode().split(":")[8]: client.get(key) for key in client.scan_iter("*:c:*")}
+    return {name: unpack(f"<{len(value) // 8}d", value) for name, value in stored.items()}
+
+
 async def test_every_key_has_an_expiry_and_a_schema_in_its_name(redis: RedisServer, store: RedisStore) -> None:
     await admitted(store, ask(*LIMITS))
     settled = await admitted(store, ask(*LIMITS))
@@ -148,6 +155,22 @@ async def test_names_cannot_leave_their_place_in_a_key(redis: RedisServer, store
     keys = [key for key in lives(redis) if ":c:" in key]
     assert len(keys) == 5
     assert all(key.count("{") == key.count("}") == 1 and key.count(":") == 8 and len(key) < 250 for key in keys)
+
+
+async def test_a_settlement_writes_of_counters_only_what_it_changes(redis: RedisServer, store: RedisStore) -> None:
+    """What admission used at once of a rate stays, and of the requests at one time all but the hold."""
+    running = [await admitted(store, ask(*LIMITS)) for _ in range(2)]
+    before = counters_in(redis)
+    await store.settle(truth(running[0], 7))
+    after = counters_in(redis)
+    changed = {
+        name: [at for at, (old, new) in enumerate(zip(before[name], after[name], strict=False)) if old != new]
+        for name in before
+    }
+    assert changed["requests-minute"] == []
+    [hold] = changed["concurrent-None"]
+    assert before["concurrent-None"][hold] - after["concurrent-None"][hold] == 1
+    assert after["tokens-minute"][0] == 7 * before["tokens-minute"][1]
 
 
 async def test_counters_end_when_they_are_whole_again(redis: RedisServer, store: RedisStore) -> None:

@@ -38,7 +38,8 @@ gateway_errors_total{blame="policy",code="rate_limit_exceeded",upstream=""} 2
 gateway_refused_total{team="search",limit="l"} 2
 gateway_tokens_total{team="search",direction="input"} 1400
 gateway_tokens_total{team="search",direction="output"} 100
-gateway_upstream_attempts_total{upstream="up",outcome="200"} 1020
+gateway_upstream_attempts_total{upstream="up",outcome="200"} 1018
+gateway_upstream_attempts_total{upstream="up",outcome="206"} 2
 gateway_upstream_attempts_total{upstream="up",outcome="connect_refused"} 4
 gateway_time_to_first_token_seconds_bucket{le="0.5"} 19
 gateway_time_to_first_token_seconds_bucket{le="1"} 20

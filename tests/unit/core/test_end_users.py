@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.core.end_users import OTHER_USERS, EndUserCounts, EndUserRule, account_in, user_in_header, user_missing
+from gateway.core.end_users import OTHER_USERS, EndUserCounts, EndUserRule, account_in, unnamed_user, user_in_header
 from gateway.core.errors import FieldInvalid
 from tests.unit.fakes import NOW_MS
 
@@ -46,8 +46,11 @@ def test_a_header_names_the_end_user_where_the_team_has_one() -> None:
 
 
 def test_a_missing_end_user_is_told_where_to_be() -> None:
-    assert "the header 'x-user', or 'user' in the body" in user_missing(EndUserRule(header="x-user")).message
-    assert "Send 'user' in the body" in user_missing(EndUserRule()).message
+    with pytest.raises(FieldInvalid, match="the header 'x-user', or 'user' in the body"):
+        unnamed_user(EndUserRule(header="x-user", required=True))
+    with pytest.raises(FieldInvalid, match="Send 'user' in the body"):
+        unnamed_user(EndUserRule(required=True))
+    assert unnamed_user(EndUserRule(header="x-user")) == ""
 
 
 def test_so_many_users_of_a_team_are_counted_by_themselves_until_midnight() -> None:

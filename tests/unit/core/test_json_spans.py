@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import BodyUnreadable, FieldInvalid
-from gateway.core.json_spans import MOST, JsonSpans, NamesRead, read_json_spans
+from gateway.core.json_spans import MOST, REMEMBERED_CHARACTERS, JsonSpans, NamesRead, read_json_spans
 
 spaces = st.text(alphabet=" \t\r\n", max_size=3)
 names = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -372,3 +372,17 @@ def test_a_long_object_without_spaces_is_known_by_its_length() -> None:
     body = json.dumps({"a": "x" * 20_000, "b": 1}, separators=(",", ":")).encode()
     assert read_json_spans(body).found is None
     assert "names a member twice" in refusal(body[:-1] + b',"b":1}')
+
+
+def test_what_follows_from_the_names_is_shared_by_objects_that_have_them_in_one_order() -> None:
+    one, other = read_json_spans(b'{"a":1,"b":2}'), read_json_spans(b'{ "a" : 3 , "b" : 4 }')
+    assert one.named is other.named is not None
+    assert one.named.names == ("a", "b")
+    assert read_json_spans(b'{"b":1,"a":2}').named is not one.named
+
+
+def test_names_that_are_too_long_together_are_not_remembered() -> None:
+    name = "n" * (REMEMBERED_CHARACTERS + 1)
+    members = read_json_spans(b'{"%b":1}' % name.encode())
+    assert members.named is not None
+    assert (members.named.names, members.named.are_remembered) == ((name,), False)

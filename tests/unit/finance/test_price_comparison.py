@@ -5,7 +5,9 @@ from decimal import Decimal
 import pytest
 import yaml
 
+from gateway.finance.price_catalogue import CatalogueEntry, NotFound, PriceCatalogue
 from gateway.finance.price_comparison import PriceStatus, compare, prices_file, warnings
+from gateway.settings.models import Settings
 from tests.unit.finance.catalogues import catalogue, settings_with
 
 Json = dict[str, object]
@@ -102,6 +104,24 @@ def test_the_prices_file_is_yaml_that_leaves_no_difference(name: str) -> None:
         }[name]
     )
     assert "# own: plain-1: no provider of the catalogue" in text
+
+
+class _AskedCatalogue(PriceCatalogue):
+    """Counts how often it is asked for a model."""
+
+    def __init__(self, copied: PriceCatalogue) -> None:
+        vars(self).update(vars(copied))
+        self.asked = 0
+
+    def look_up(self, settings: Settings, upstream: str, model: str) -> CatalogueEntry | NotFound:
+        self.asked += 1
+        return super().look_up(settings, upstream, model)
+
+
+def test_the_prices_file_looks_each_route_up_once() -> None:
+    asked = _AskedCatalogue(catalogue())
+    prices_file(settings_with(**{f"m{number}": model() for number in range(20)}), asked)
+    assert asked.asked == 20
 
 
 def test_prices_that_are_pasted_into_the_configuration_are_the_catalogues() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from datetime import date
+import sys
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -223,3 +224,28 @@ def test_a_day_that_is_not_over_is_a_reason() -> None:
 def test_a_file_with_further_pages_is_noted() -> None:
     (note,) = result(export_of((DAY, "gpt-4o", {"requests": 1}), complete=False), ledger_of()).notes
     assert "has_more" in note
+
+
+def test_twice_as_many_days_take_twice_the_steps() -> None:
+    models = [f"m{number}" for number in range(8)]
+    settings = settings_of(**{model: [("openai", model)] for model in models})
+
+    def steps(days: int) -> int:
+        used = [(DAY + timedelta(days=day), model) for day in range(days) for model in models]
+        export = export_of(*[(day, model, {"requests": 1}) for day, model in used[::2]])
+        ledger = ledger_of(*[row(model, day, requests=1) for day, model in used])
+        taken = 0
+
+        def count(*_event: object) -> None:
+            nonlocal taken
+            taken += 1
+
+        sys.setprofile(count)
+        try:
+            told = result(export, ledger, settings)
+        finally:
+            sys.setprofile(None)
+        assert len(told.cells) == days * len(models)
+        return taken
+
+    assert steps(40) < 2.2 * steps(20)

@@ -244,6 +244,8 @@ def test_days_without_usage_are_covered() -> None:
         (json.dumps(openai_page(7)), "data[0].results[0] is neither usage nor cost"),
         (json.dumps(openai_page(OPENAI_USAGE, start=None)), "data[0]: start_time is missing"),
         (json.dumps(openai_page(OPENAI_USAGE, start=10**17)), "data[0]: start_time must be a time"),
+        (json.dumps(openai_page(OPENAI_USAGE, start=0)), "data[0]: start_time must be a time"),
+        (json.dumps(openai_page(OPENAI_USAGE, start=253_402_300_799)), "data[0]: start_time must be a time"),
         (json.dumps(openai_page(OPENAI_USAGE | {"output_tokens": -1})), "output_tokens must be a whole number from 0"),
         (json.dumps(openai_page(OPENAI_USAGE | {"output_tokens": 0.5})), "output_tokens must be a whole number from 0"),
         (json.dumps(openai_page(OPENAI_USAGE | {"output_tokens": [1]})), "output_tokens must be a number"),

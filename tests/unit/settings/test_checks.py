@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.app.snapshot_builder import snapshot
 from gateway.core.http_syntax import RESERVED_HEADERS
+from gateway.settings import checks
 from gateway.settings.diagnostics import SettingsInvalid
 from gateway.settings.limit_settings import LimitSettings
 from gateway.upstream.connect import UpstreamOrigin
@@ -599,6 +600,26 @@ def test_a_quota_that_few_parallel_requests_exhaust_is_a_warning(
 
 
 @pytest.mark.parametrize(
+    ("priced", "requests"),
+    [
+        ("{output: 0.60}", 22),
+        ("{output: 0.30, tiers: {priority: {output: 0.60}}}", 22),
+        ("{output: 0.10, tiers: {flex: {output: 0.05}, fast: {output: 9}}}", None),
+        ("{output: 0.30, regions: {us: 2}}", 22),
+        ("{output: 0.10, above: [{tokens: 200_000, output: 9}]}", None),
+        ("{output: 0.01, audio_output: 0.60}", 22),
+    ],
+)
+def test_a_quota_of_dollars_is_exhausted_at_the_price_that_it_reserves_by(priced: str, requests: int | None) -> None:
+    """Also where only a route has a price."""
+    text = VALID.replace("1000", "128_000", 1).replace("price: {input: 0.15, output: 0.60}", "price: null")
+    text = text.replace("{upstream: main}", f"{{upstream: main, price: {priced}}}", 1)
+    warnings = loaded(text + TEAM + "limits:\n  - {usd: 0.06, per: day, models: [openai/*]}").warnings
+    crowded = [each.message.split()[4] for each in warnings if "parallel requests" in each.message]
+    assert crowded == ([] if requests is None else [str(requests)])
+
+
+@pytest.mark.parametrize(
     ("written", "name"),
     [
         ({"tokens": 5, "per": "minute"}, "tokens-per-minute"),
@@ -617,3 +638,20 @@ def test_a_limit_without_a_name_is_called_after_meter_window_and_models(written:
 def test_a_limit_keeps_its_name_when_its_amount_changes() -> None:
     names = {LimitSettings.model_validate({"usd": usd, "per": "month"}).title for usd in ("1", "2.5", 3)}
     assert len(names) == 1
+
+
+def test_what_a_quota_can_reserve_is_computed_for_unlike_models_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a configuration of 10,000 keys and 1,000 models would take minutes to check."""
+    computed = []
+    held = checks._requests_held
+
+    def counted(limit: LimitSettings, cap: checks._OutputCap) -> int:
+        computed.append(cap)
+        return held(limit, cap)
+
+    monkeypatch.setattr(checks, "_requests_held", counted)
+    routes = "routes: [{upstream: main}], price: {input: 1, output: 2}"
+    models = "".join(f"  m{number}: {{{routes}, max_output_tokens: {1 + number % 2}000}}\n" for number in range(50))
+    text = VALID.replace("models:\n", "models:\n" + models) + TEAM + "limits:\n  - {tokens: 31_000, per: day}"
+    assert "to m1: " in loaded(text).warnings[0].message
+    assert len(computed) == 4

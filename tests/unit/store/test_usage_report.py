@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from datetime import date
 from typing import Any
 
@@ -15,9 +13,10 @@ from gateway.core.usage import Usage
 from gateway.store.contract import UsageQuery, UsageRow
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.ledger import SLICE, RowName, UsageSums
-from gateway.store.usage_report import REPORTS, JsonObject
+from gateway.store.usage_report import REPORTS
 from tests.contract.store.asking import admitted, ask, bill, limit, truth
 from tests.contract.store.keepers import UTC, FalseClock
+from tests.event_loop_turns import turns_during
 
 TODAY = date(2026, 11, 5)
 NOBODY = ConfigSnapshot({}, {})
@@ -79,6 +78,13 @@ async def test_days_can_be_named_from_today(query: dict[str, str], days: list[st
     assert [row["day"] for row in (await report(store, by="day", **query))["rows"]] == days
 
 
+@pytest.mark.parametrize("day", ["0001-01-01", "2999-12-31", "9000-01-01", "9999-12-31"])
+async def test_a_day_of_any_year_is_a_beginning_and_an_end(day: str) -> None:
+    store = await store_with(bill(day="2026-11-05"))
+    assert len((await report(store, since=day))["rows"]) == (day < "2026")
+    assert len((await report(store, until=day))["rows"]) == (day > "2026")
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -102,23 +108,6 @@ async def test_a_query_that_means_nothing_is_refused(query: dict[str, str]) -> N
 async def test_a_report_of_limits_refuses_what_it_does_not_know() -> None:
     with pytest.raises(FieldInvalid):
         await REPORTS["limits"](InMemoryStore(FalseClock(), UTC), NOBODY, {"by": "team"}, TODAY)
-
-
-async def turns_during(work: Coroutine[Any, Any, JsonObject]) -> tuple[JsonObject, int]:
-    """What it gives, and how often others had their turn meanwhile."""
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    running = asyncio.create_task(others())
-    try:
-        return await work, turns
-    finally:
-        running.cancel()
 
 
 async def test_a_report_of_many_limits_leaves_the_loop_to_others() -> None:

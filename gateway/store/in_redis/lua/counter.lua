@@ -1,8 +1,8 @@
 -- How every script reads, ages and writes a counter: this text is put in front of each of them.
 --
 -- Numbers are sent and stored as little-endian doubles, whole ones below 2^53, so that none is spelled out and read again.
--- A counter is one string of eleven, or of the first four where nothing is held, or of sixteen where something was
--- settled of a quota, and more where grants raise its limit:
+-- A counter is one string of eleven, or of the first four where nothing is held, which may also be eleven, or of sixteen
+-- where something was settled of a quota, and more where grants raise its limit:
 --   1      what is used: units of a quota, parts of a unit of a rate
 --   2      how many parts a unit has: the rate's scale, else 1
 --   3      when it was last brought up to now, in milliseconds; of what does not flow back it may be an earlier time
@@ -22,8 +22,8 @@
 --
 -- Redis runs a script from its first line at each call, so each call defines its functions again, and every local that a
 -- function takes from outside costs it again, too. So there are few, within one that a script calls where it needs them,
--- and what few counters need is within the branch that needs it; what ends or moves holds is in holds.lua. admit.lua
--- brings most counters up to date by itself, in locals, and takes these functions for the others.
+-- and what few counters need is within the branch that needs it; what ends or moves holds is in holds.lua. admit.lua and
+-- settle.lua bring most counters up to date by themselves, in locals, and take these functions for the others.
 
 local call, floor, unpack_numbers = redis.call, math.floor, struct.unpack
 local RATE = 0
@@ -33,6 +33,7 @@ local STEPS = 6
 local SHORT = '<dddd'
 local SHORT_SIZE = 32
 local LONG = '<ddddddddddd'
+local LONG_SIZE = 88
 local WITH_HISTORY = '<dddddddddddddddd'
 local WITH_HISTORY_SIZE = 128
 local HISTORY_UNIT = 2 ^ -53
@@ -58,14 +59,6 @@ local now = clock[1] * 1000 + floor(clock[2] / 1000)
 local function counter_functions()
   local call, pack, unpack_numbers = redis.call, struct.pack, struct.unpack
   local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
-
-  -- The format of so many numbers.
-  local function doubles(count)
-    if count <= 64 then
-      return string.sub('<dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd', 1, count + 1)
-    end
-    return '<' .. string.rep('d', count)
-  end
 
   -- The counter in the string, or a whole one where there is none, without the holds that have ended by now, and what it
   -- holds. `grants` is nil where it has none, `raised` what they add to the limit.
@@ -106,19 +99,6 @@ local function counter_functions()
       counter[OVER] = step
     end
     return counter, counter[6] + counter[7] + counter[8] + counter[9] + counter[10] + counter[11]
-  end
-
-  -- The strings stored at the keys from this one on, up to the last or to another one. MGET takes a key of another type
-  -- for none, and the counter would be written over what somebody else has there: GET ends the script with an error before
-  -- anything is written.
-  local function stored_from(first, last)
-    local stored = call('MGET', unpack(KEYS, first, last))
-    for number = 1, #stored do
-      if not stored[number] then
-        call('GET', KEYS[first + number - 1])
-      end
-    end
-    return stored
   end
 
   -- Writes the counter, which holds so much and lives for so long at least. To set an expiry takes longer than all else
@@ -251,5 +231,5 @@ local function counter_functions()
     keep(key, counter, holding, life_ms, SPARE_MS)
   end
 
-  return current, write, keep, unpacked, stored_from, doubles
+  return current, write, keep, unpacked
 end

@@ -1,48 +1,54 @@
 -- Replaces what a reservation holds by what was used, and writes the bill and the request's record, once.
 --
 -- KEYS[1]  the request's record: a hash of reservation id to what counter.lua says, or "s" once settled
--- KEYS[2]  how far a journal on disk has been replayed here
 -- where there is something to bill:
---   KEYS[3]  the ledger of the team and the day: a hash of key and model to sums of the first seven figures
---   KEYS[4]  its details: a hash of key, model, upstream and cost centre to sums of all figures
---   KEYS[5]  the days that the team's ledger has: a sorted set, scored by when each began; close.lua adds "closed"
+--   KEYS[2]  the ledger of the team and the day, with which its name ends: a hash of key and model to sums of the first
+--     seven figures
+--   KEYS[3]  its details: a hash of key, model, upstream and cost centre to sums of all figures
+--   KEYS[4]  the days that the team's ledger has: a sorted set, scored by when each began; close.lua adds "closed"
 -- and where an end user is named:
---   KEYS[6]  the details by user: a hash
---   KEYS[7]  the scores of the users that have rows there: a sorted set
---   KEYS[8]  the details that each of these users has: a hash of user to their fields, joined by line feeds
+--   KEYS[5]  the details by user: a hash
+--   KEYS[6]  the scores of the users that have rows there: a sorted set
+--   KEYS[7]  the details that each of these users has: a hash of user to their fields, joined by line feeds
 -- then the counters, one a due
 -- and where thresholds are given, the notifications that wait: a sorted set, scored by when each is due
 -- and of each threshold of an end user's quota, the users who have crossed such: a hash of the percent to how many,
 --   "percent:names" to some of them, a line each, and "percent:last" to when they were gathered last
--- and last, where a record of the request is kept, the team's records and their order, as in request_records.lua
+-- and where a record of the request is kept, the team's records and their order, as in request_records.lua
+-- and last, where the settlement comes from a journal on disk, how far that has been replayed here
 --
--- ARGV[1]  how long the record is kept, in milliseconds
--- ARGV[2]  numbers that are the same in each call, in MessagePack, one behind the other:
+-- ARGV[1]  reservation id
+-- ARGV[2]  numbers in MessagePack, one behind the other, first those that are the same in each call:
 --   length of a step of holds, in milliseconds
---   how long the journal's mark is kept, and how long the ledger keeps a day, in milliseconds
+--   how long the ledger keeps a day, and the journal's mark is kept, in milliseconds
+--   how long the record is kept, in milliseconds
 --   how many end users a day has
 --   the day of the bill, in milliseconds since 1970, as if its time zone were UTC; 0 where there is none
 --   1 where a record of the request is kept, else 0
---   then four a due: its kind, 1 if it was used at once and not held, and the two terms of its kind
+--   how many dues there are, and how many thresholds
+--   then five a due: which of the charges it is, its kind, 1 if it was used at once and not held, and the two terms of
+--   its kind
 --   then four a threshold, those of one due ascending: the number of its due, which is a quota, percent, the quota's
 --   amount, and which of the keys behind the outbox has the end users who crossed it, 0 where it is of no end user
--- ARGV[3]  reservation id
--- ARGV[4]  numbers of this settlement, likewise:
+--   and those of this settlement:
 --   its place in the journal, 0 where it comes from none
 --   what is added to the score of the end user
 --   how many figures follow, 0 where there is nothing to bill, and the figures
---   then of each due the amount that admission charged, and of each what was used
+--   how many charges the reservation has
+--   then of each charge the amount that admission charged, and of each what was used
 -- where there is something to bill:
---   ARGV[5]  the day of the bill
---   ARGV[6]  the field in the ledger
---   ARGV[7]  the field in the details
+--   ARGV[3]  the field in the ledger
+--   ARGV[4]  the field in the details
 -- and where an end user is named:
---   ARGV[8]  the user
+--   ARGV[5]  the user
 -- and last, where a record of the request is kept:
 --   the request id, the record as JSON, how long it is kept in milliseconds, and how many records the team may have
 --
 -- Returns {1, now} where it settled, {1, now, put in, dropped} where that crossed thresholds, {0, now} where that had
 -- been done, and {2, now, first open day} where the day is closed: nothing was settled then.
+--
+-- Holds are not moved to the present step here: what is taken out of one stays where it was written. Most counters are
+-- read and written in locals, and the functions of counter.lua and holds.lua are for the others.
 
 local FIRST_SCHEMA = 7
 -- As store/contract.py has them.
@@ -51,25 +57,35 @@ local OUTBOX_MS = 604800000
 local USERS_WAIT_MS = 60000
 local USERS_PACE_MS = 3600000
 local USERS_NAMED = 5
--- A day that is younger cannot be closed.
 local LATE_MS = 2 * 86400000
 -- Scores are needed while new rows come: later, where there is no room, a new user is added to the others.
 local SCORES_MS = 8 * 86400000
 -- What one user has beyond so many rows is added to the others.
 local ROWS_OF_A_USER = 64
 
-local max, pack = math.max, struct.pack
-local current, write, _, _, stored_from, doubles = counter_functions()
+local FIXED = 8
+local OF_A_DUE = 5
+local OF_A_THRESHOLD = 4
+-- As core/forecast.py has it.
+local HOURS_HALF_LIFE_MS = 7200000
+local DAYS_HALF_LIFE_MS = 172800000
 
--- The stored row with `count` of the figures added to it.
-local function added(row, figures, count)
+local keys, max, pack = KEYS, math.max, struct.pack
+
+-- The format of a row of so many figures.
+local function doubles(number)
+  return number == FIRST_SCHEMA and '<ddddddd' or '<' .. string.rep('d', number)
+end
+
+-- The stored row with `count` of the figures added to it, which begin in their list behind `start`.
+local function added(row, figures, start, count)
   if not row then
-    return pack(doubles(count), unpack(figures, 1, count))
+    return pack(doubles(count), unpack(figures, start + 1, start + count))
   end
   local size = #row / 8
   local sums = { unpack_numbers(doubles(size), row) }
   for column = 1, count do
-    sums[column] = (column <= size and sums[column] or 0) + figures[column]
+    sums[column] = (column <= size and sums[column] or 0) + figures[start + column]
   end
   size = max(size, count)
   return pack(doubles(size), unpack(sums, 1, size))
@@ -87,7 +103,7 @@ local function end_users()
       if row then
         local count = #row / 8
         local figures = { unpack_numbers(doubles(count), row) }
-        rows[#rows + 1] = { field = field, others = others, sums = added(call('HGET', users, others), figures, count) }
+        rows[#rows + 1] = { field = field, others = others, sums = added(call('HGET', users, others), figures, 0, count) }
       end
     end
     return { user = user, score = tonumber(lowest[2]), rows = rows }
@@ -108,7 +124,7 @@ local function end_users()
     return { own = true, scored = true, least = least, score = least and least.score or 0 }
   end
 
-  local function user_bill(users, scores, names_of, details, user, bill, count, most)
+  local function user_bill(users, scores, names_of, details, user, figures, start, count, most)
     local field = details .. '\n' .. user
     local row = call('HGET', users, field)
     local place = row and { scored = true, score = 0 } or place_of(users, scores, names_of, user, most)
@@ -117,7 +133,7 @@ local function end_users()
       field = details .. '\n'
       row = call('HGET', users, field)
     end
-    place.field, place.is_new, place.row = field, not row, added(row, bill, count)
+    place.field, place.is_new, place.row = field, not row, added(row, figures, start, count)
     return place
   end
 
@@ -153,10 +169,6 @@ local function end_users()
 
   return user_bill, write_user
 end
-
--- As core/forecast.py has it.
-local HOURS_HALF_LIFE_MS = 7200000
-local DAYS_HALF_LIFE_MS = 172800000
 
 -- The functions that put notifications in, which few settlements need.
 local function notifications()
@@ -206,152 +218,246 @@ local function notifications()
   return notify, notify_of_user
 end
 
-local FIXED = 6
-local GIVEN = 3
-local fixed, given = { cmsgpack.unpack(ARGV[2]) }, { cmsgpack.unpack(ARGV[4]) }
-local step_ms, mark_ms, ledger_ms = fixed[1], fixed[2], fixed[3]
-local place, count = given[1], given[3]
--- Where the keys and arguments end that are not of the record.
-local last_key, last_argument = #KEYS, #ARGV
-if fixed[6] == 1 then
-  last_key, last_argument = last_key - 2, last_argument - 4
-end
-local user = last_argument >= 8 and ARGV[8]
-local step = floor(now / step_ms)
+local given = { cmsgpack.unpack(ARGV[2]) }
+local step_ms, ledger_ms, day, dues = given[1], given[2], given[5], given[7]
+local thresholds = FIXED + OF_A_DUE * dues
+local own = thresholds + OF_A_THRESHOLD * given[8]
+local place, figures, count = given[own + 1], own + 3, given[own + 3]
+local charged = figures + count + 1
+local actual = charged + given[charged]
+-- Where the arguments and keys of the request's record begin, where one is kept.
+local of_record = #ARGV - (given[6] == 1 and 4 or 0)
+local user = of_record == 5 and ARGV[5]
+local journal = place > 0 and keys[#keys]
 
-if place > 0 and place <= tonumber(call('GET', KEYS[2]) or '0') then
+if journal and place <= tonumber(call('GET', journal) or '0') then
   return { 0, now }
 end
-local state = call('HGET', KEYS[1], ARGV[3])
+local state = call('HGET', keys[1], ARGV[1])
+if state == SETTLED then
+  if journal then
+    call('PSETEX', journal, ledger_ms, string.format('%.0f', place))
+  end
+  return { 0, now }
+end
 
 -- Read all before anything is written: where somebody else has written to one of the keys, Redis ends the script with
 -- an error, and half a settlement would count as a whole one.
-local first_counter = user and 9 or count > 0 and 6 or 3
+local first_counter = user and 8 or count > 0 and 5 or 2
 local billed, ledger_row, details, details_row, for_user, write_user
-if count > 0 and state ~= SETTLED then
-  local day = fixed[5]
+if count > 0 then
+  -- A day that is younger cannot be closed.
   if now - day >= LATE_MS then
-    local open = call('ZSCORE', KEYS[5], 'closed')
+    local open = call('ZSCORE', keys[4], 'closed')
     if open and day < tonumber(open) then
       return { 2, now, tonumber(open) }
     end
   end
-  local bill = { unpack(given, GIVEN + 1, GIVEN + count) }
-  billed = call('HGET', KEYS[3], ARGV[6])
+  billed = call('HGET', keys[2], ARGV[3])
   if not billed then
-    call('ZCARD', KEYS[5])
+    call('ZCARD', keys[4])
   end
-  ledger_row = added(billed, bill, FIRST_SCHEMA)
-  details = call('HGET', KEYS[4], ARGV[7])
-  details_row = details == billed and count == FIRST_SCHEMA and ledger_row or added(details, bill, count)
+  ledger_row = added(billed, given, figures, FIRST_SCHEMA)
+  details = call('HGET', keys[3], ARGV[4])
+  details_row = details == billed and count == FIRST_SCHEMA and ledger_row or added(details, given, figures, count)
   if user then
     local user_bill
     user_bill, write_user = end_users()
-    for_user = user_bill(KEYS[6], KEYS[7], KEYS[8], ARGV[7], user, bill, count, fixed[4])
-  end
-end
-local last = last_of(state)
-local counters, holding, used_of = {}, {}, {}
-local dues = (#given - GIVEN - count) / 2
-local first_threshold = FIXED + 4 * dues + 1
-if state ~= SETTLED and dues > 0 then
-  local stored, at = stored_from(first_counter, first_counter + dues - 1), FIXED
-  for number = 1, dues do
-    local charged, actual = given[GIVEN + count + number], given[GIVEN + count + dues + number]
-    local kind, at_once, first, second = fixed[at + 1], fixed[at + 2], fixed[at + 3], fixed[at + 4]
-    if in_window(kind, first, second, now) then
-      local key = KEYS[first_counter + number - 1]
-      local counter, held_now = current(key, stored[number], kind, first, second, step)
-      local whole = actual
-      if at_once == 1 then
-        whole = max(actual, charged)
-        counter[USED] = counter[USED] + (whole - charged) * counter[SCALE]
-      else
-        release(counter, last, charged)
-        held_now = held(counter)
-        if kind ~= LEASES then
-          counter[USED] = counter[USED] + actual * counter[SCALE]
-        end
-      end
-      counters[number], holding[number] = counter, held_now
-      if kind == QUOTA and whole > 0 then
-        -- What a request has used is added to the two sums that fade.
-        if (counter[SINCE] or 0) == 0 then
-          counter[NOTED_PERCENT], counter[SINCE], counter[NOTED] = 0, now * HISTORY_UNIT, now * HISTORY_UNIT
-          counter[HOURS], counter[DAYS] = 0, 0
-        end
-        local elapsed = max(0, now - counter[NOTED] / HISTORY_UNIT)
-        counter[HOURS] = counter[HOURS] * 2 ^ (-elapsed / HOURS_HALF_LIFE_MS) + whole * HISTORY_UNIT
-        counter[DAYS] = counter[DAYS] * 2 ^ (-elapsed / DAYS_HALF_LIFE_MS) + whole * HISTORY_UNIT
-        counter[NOTED] = now * HISTORY_UNIT
-        used_of[number] = counter
-      end
-    end
-    at = at + 4
+    for_user = user_bill(keys[5], keys[6], keys[7], ARGV[4], user, given, figures, count, given[4])
   end
 end
 
-if place > 0 then
-  call('PSETEX', KEYS[2], mark_ms, string.format('%.0f', place))
+-- By the number of a due: what is written, where in the counter's string, and for how long the counter then lives where
+-- that is to be set; or the counter as the functions of counter.lua have it, and what it holds.
+local texts, starts = { false, false, false, false }, { false, false, false, false }
+local lives, counters, holding, current, write, crossed
+local last, step = last_of(state), floor(now / step_ms)
+-- MGET takes a key of another type for none, and the counter would be written over what somebody else has there: GET ends
+-- the script with an error before anything is written.
+local stored = dues > 0 and call('MGET', unpack(keys, first_counter, first_counter + dues - 1))
+local at = FIXED
+for number = 1, dues do
+  local kind, at_once = given[at + 2], given[at + 3] == 1
+  local first, second, whole = given[at + 4], given[at + 5], 0
+  local key, written = keys[first_counter + number - 1], stored[number]
+  local size = written and #written or 0
+  if not written then
+    call('GET', key)
+  end
+  if kind ~= QUOTA or first <= now and now < second then
+    local borne, used_now = given[charged + given[at + 1]], given[actual + given[at + 1]]
+    local counter, used, scale, stamp, expiry, over
+    local hold1, hold2, hold3, hold4, hold5, hold6, percent, since, noted, hours, days
+    -- Where in its string the hold begins from which the charge is taken, and what is left of it.
+    local start, rest
+    local is_usual = size == LONG_SIZE or kind == QUOTA and size == WITH_HISTORY_SIZE
+    if is_usual then
+      used, scale, stamp, expiry, over, hold1, hold2, hold3, hold4, hold5, hold6, percent, since, noted, hours, days =
+        unpack_numbers(size == LONG_SIZE and LONG or WITH_HISTORY, written)
+      is_usual = stamp <= now and over <= step and (kind ~= RATE or scale == second)
+      if is_usual and last > step and not at_once then
+        local until_step = last - over
+        if until_step == 6 then
+          start, rest = '80', hold6 - borne
+          hold6 = rest
+        elseif until_step == 5 then
+          start, rest = '72', hold5 - borne
+          hold5 = rest
+        elseif until_step == 4 then
+          start, rest = '64', hold4 - borne
+          hold4 = rest
+        elseif until_step == 3 then
+          start, rest = '56', hold3 - borne
+          hold3 = rest
+        elseif until_step == 2 then
+          start, rest = '48', hold2 - borne
+          hold2 = rest
+        elseif until_step == 1 then
+          start, rest = '40', hold1 - borne
+          hold1 = rest
+        end
+        -- Else the clock was set back since, which moved the hold.
+        is_usual = rest and rest >= 0
+      end
+    end
+    if not is_usual then
+      if not current then
+        current, write = counter_functions()
+        counters, holding = {}, {}
+      end
+      counter = current(key, written, kind, first, second, step)
+      if not at_once then
+        release(counter, last, borne)
+      end
+      used, scale, stamp = counter[USED], counter[SCALE], now
+      percent, since, noted, hours, days = unpack(counter, NOTED_PERCENT, DAYS)
+    end
+    if at_once then
+      whole = max(used_now, borne)
+      used_now = whole - borne
+    elseif kind == LEASES then
+      used_now = 0
+    else
+      whole = used_now
+    end
+    if kind == RATE and now > stamp then
+      used = max(0, used - (now - stamp) * first)
+    end
+    used = used + used_now * scale
+    if kind == QUOTA and whole > 0 then
+      -- What a request has used is added to the two sums that fade.
+      if size < WITH_HISTORY_SIZE or since == 0 then
+        percent, since, noted, hours, days = 0, now * HISTORY_UNIT, now * HISTORY_UNIT, 0, 0
+      end
+      local elapsed = max(0, now - noted / HISTORY_UNIT)
+      noted = now * HISTORY_UNIT
+      hours = hours * 2 ^ (-elapsed / HOURS_HALF_LIFE_MS) + whole * HISTORY_UNIT
+      days = days * 2 ^ (-elapsed / DAYS_HALF_LIFE_MS) + whole * HISTORY_UNIT
+      local raised = counter and counter.raised or 0
+      for at_threshold = thresholds, own - 1, OF_A_THRESHOLD do
+        local noticed = given[at_threshold + 2]
+        if given[at_threshold + 1] == number and noticed * HISTORY_UNIT > percent
+          and used * 100 >= (given[at_threshold + 3] + raised) * noticed then
+          percent = noticed * HISTORY_UNIT
+          crossed = crossed or {}
+          crossed[#crossed + 1] = { key = key, percent = noticed, used = used, users = given[at_threshold + 4] }
+        end
+      end
+    end
+    if counter then
+      counter[USED] = used
+      if since then
+        counter[NOTED_PERCENT], counter[SINCE], counter[NOTED] = percent, since, noted
+        counter[HOURS], counter[DAYS] = hours, days
+      end
+      counters[number], holding[number] = counter, held(counter)
+    elseif kind == LEASES or kind == QUOTA and whole == 0 then
+      texts[number], starts[number] = rest and pack('<d', rest), start
+    else
+      local life_ms, spare_ms = 0, SPARE_MS
+      if kind == RATE then
+        life_ms = math.ceil(used / first)
+      else
+        life_ms, spare_ms = second - now, 0
+        if life_ms >= TEN_YEARS_MS then
+          life_ms, spare_ms = TEN_YEARS_MS, SPARE_MS
+        end
+      end
+      if now + life_ms > expiry then
+        lives = lives or {}
+        lives[number] = life_ms + spare_ms
+        expiry = now + life_ms + spare_ms
+      end
+      starts[number] = '0'
+      if kind == RATE then
+        texts[number] = pack(LONG, used, scale, now, expiry, over, hold1, hold2, hold3, hold4, hold5, hold6)
+      else
+        texts[number] = pack(
+          WITH_HISTORY, used, scale, now, expiry, over, hold1, hold2, hold3, hold4, hold5, hold6, percent, since, noted,
+          hours, days
+        )
+      end
+    end
+  end
+  at = at + OF_A_DUE
 end
-if state == SETTLED then
-  return { 0, now }
+
+if journal then
+  call('PSETEX', journal, ledger_ms, string.format('%.0f', place))
 end
-call('HSET', KEYS[1], ARGV[3], SETTLED)
+call('HSET', keys[1], ARGV[1], SETTLED)
 -- A record that has the reservation got its expiry with it.
 if not state then
-  call('PEXPIRE', KEYS[1], ARGV[1])
+  call('PEXPIRE', keys[1], given[3])
 end
 
 if ledger_row then
-  call('HSET', KEYS[3], ARGV[6], ledger_row)
-  if not billed and call('HLEN', KEYS[3]) == 1 then
-    call('PEXPIRE', KEYS[3], ledger_ms)
-    call('ZADD', KEYS[5], now, ARGV[5])
-    call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - ledger_ms)
-    call('PEXPIRE', KEYS[5], ledger_ms)
+  call('HSET', keys[2], ARGV[3], ledger_row)
+  if not billed and call('HLEN', keys[2]) == 1 then
+    call('PEXPIRE', keys[2], ledger_ms)
+    call('ZADD', keys[4], now, string.match(keys[2], '[^:]*$'))
+    call('ZREMRANGEBYSCORE', keys[4], '-inf', now - ledger_ms)
+    call('PEXPIRE', keys[4], ledger_ms)
   end
-  call('HSET', KEYS[4], ARGV[7], details_row)
-  if not details and call('HLEN', KEYS[4]) == 1 then
-    call('PEXPIRE', KEYS[4], ledger_ms)
+  call('HSET', keys[3], ARGV[4], details_row)
+  if not details and call('HLEN', keys[3]) == 1 then
+    call('PEXPIRE', keys[3], ledger_ms)
   end
 end
 if for_user then
-  write_user(KEYS[6], KEYS[7], KEYS[8], ARGV[7], user, for_user, given[2], ledger_ms)
+  write_user(keys[5], keys[6], keys[7], ARGV[4], user, for_user, given[own + 2], ledger_ms)
 end
 
-if last_key < #KEYS then
+if given[6] == 1 then
+  local order = #keys - (journal and 1 or 0)
   keep_record(
-    KEYS[last_key + 1], KEYS[last_key + 2], ARGV[last_argument + 1], ARGV[last_argument + 2], now,
-    tonumber(ARGV[last_argument + 3]), tonumber(ARGV[last_argument + 4])
+    keys[order - 1], keys[order], ARGV[of_record + 1], ARGV[of_record + 2], now, tonumber(ARGV[of_record + 3]),
+    tonumber(ARGV[of_record + 4])
   )
 end
 local result = { 1, now }
-for at = first_threshold, #fixed, 4 do
-  local counter, percent = used_of[fixed[at]], fixed[at + 1]
-  if counter and counter[USED] * 100 >= (fixed[at + 2] + (counter.raised or 0)) * percent then
-    if percent * HISTORY_UNIT > counter[NOTED_PERCENT] then
-      counter[NOTED_PERCENT] = percent * HISTORY_UNIT
-      local outbox, users = first_counter + dues, fixed[at + 3]
-      local notify, notify_of_user = notifications()
-      local put_in
-      if users > 0 then
-        put_in = notify_of_user(KEYS[outbox], KEYS[outbox + users], percent, user)
-      else
-        put_in = notify(KEYS[outbox], KEYS[first_counter + fixed[at] - 1], percent, counter[USED])
-      end
-      result[3], result[4] = (result[3] or 0) + put_in, (result[4] or 0) + 1 - put_in
+if crossed then
+  local notify, notify_of_user = notifications()
+  local outbox, put_in = first_counter + dues, 0
+  for _, one in ipairs(crossed) do
+    if one.users > 0 then
+      put_in = put_in + notify_of_user(keys[outbox], keys[outbox + one.users], one.percent, user)
+    else
+      put_in = put_in + notify(keys[outbox], one.key, one.percent, one.used)
     end
   end
+  result[3], result[4] = put_in, #crossed - put_in
 end
-local at = FIXED
+at = FIXED
 for number = 1, dues do
-  local counter = counters[number]
+  local key, text, counter = keys[first_counter + number - 1], texts[number], counters and counters[number]
   if counter then
-    write(
-      KEYS[first_counter + number - 1], counter, holding[number], fixed[at + 1], fixed[at + 3], fixed[at + 4], step_ms
-    )
+    write(key, counter, holding[number], given[at + 2], given[at + 4], given[at + 5], step_ms)
+  elseif lives and lives[number] then
+    call('PSETEX', key, lives[number], text)
+  elseif text then
+    call('SETRANGE', key, starts[number], text)
   end
-  at = at + 4
+  at = at + OF_A_DUE
 end
 return result

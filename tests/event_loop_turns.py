@@ -1,0 +1,26 @@
+"""How often the event loop serves others while something long is computed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def turns_during(work: Coroutine[Any, Any, T]) -> tuple[T, int]:
+    """What it gives, and how often others had their turn meanwhile."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    running = asyncio.create_task(others())
+    try:
+        return await work, turns
+    finally:
+        running.cancel()
