@@ -22,21 +22,17 @@ class RetryBudget:
     """One for each model, so that the retries of one cannot use up another's. Times are monotonic seconds."""
 
     def __init__(self, now: float) -> None:
+        self.requests = 0
+        """To be counted up by each request that is sent for the first time."""
         self._left = MOST
         self._at = now
 
-    def request(self, now: float) -> None:
-        """A request is sent for the first time."""
-        left = self._left + PER_REQUEST + (now - self._at) * PER_SECOND
-        self._left = left if left < MOST else MOST
-        self._at = now
-
-    def take(self) -> bool:
+    def take(self, now: float) -> bool:
         """Whether one may be sent again now; if so, that is one less."""
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
+        left = min(MOST, self._left + self.requests * PER_REQUEST + (now - self._at) * PER_SECOND)
+        is_given = left >= 1.0
+        self._left, self._at, self.requests = left - is_given, now, 0
+        return is_given
 
 
 def read_retry_after(headers: Mapping[str, str], now_ms: int) -> float:

@@ -51,8 +51,8 @@ from gateway.core.upstream_json import error_message, fault_of_body, is_error_of
 from gateway.core.usage_tables import Path
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 
-MORE_TARGETS = 2
-"""How many further targets are tried after the first."""
+TARGETS_MAX = 3
+"""How many targets are tried."""
 
 WHOLE_MAX = 128 * 1024
 """Bytes of an answer that are collected, to be sent as one; of a longer one the rest is relayed as it comes."""
@@ -92,23 +92,23 @@ async def forward(
     upstream's own answer where it gave one. Once the client has a byte, if only a keep-alive, or its body was
     passed on without being kept, no other target is tried; nor where too many requests are tried again already.
     """
-    headers, caller, now = _headers(exchange, parsed), exchange.caller or ANYONE, services.clock.monotonic()
+    headers, caller, now = _headers(exchange, parsed), exchange.caller or ANYONE, services.clock.monotonic
     endpoint = parsed.endpoint
-    retries = services.routing.retries(parsed.binding.model, now)
-    retries.request(now)
-    left = iter(targets[: 1 + MORE_TARGETS])
+    retries = services.routing.retries(parsed.binding.model, now())
+    retries.requests += 1
+    left = iter(targets[:TARGETS_MAX])
     # The first was routed just now; whether the others may still be asked is seen when it is their turn.
     following: Target | None = next(left, None)
     while following is not None:
         target = following
         body = outgoing_body(exchange, parsed, target)
         upstream, request = target.upstream, exchange.request
-        more = _more_headers(exchange, target) if upstream.pass_headers else []
+        lines = [*headers, *_more_headers(exchange, target)] if upstream.pass_headers else headers
         if exchange.trace is not None:
-            more = [*more, ("traceparent", exchange.trace.begin_attempt(target, services.clock.monotonic()))]
+            lines = [*lines, ("traceparent", exchange.trace.begin_attempt(target, now()))]
         outgoing = UpstreamRequest(
             endpoint.upstream_path(target.model, request.parameters),
-            [*headers, *more] if more else headers,
+            lines,
             body,
             method=endpoint.method,
             model=target.model,
@@ -123,11 +123,11 @@ async def forward(
             response = await _attempt(exchange, parsed, target, outgoing, services)
         except (UpstreamUnreachable, UpstreamBusy, UpstreamTimedOut, UpstreamBroke):
             following = _next_healthy(left, caller, services)
-            if following is None or not _can_repeat(parsed, writer) or not retries.take():
+            if following is None or not _can_repeat(parsed, writer) or not retries.take(now()):
                 raise
             continue
         following = _next_healthy(left, caller, services) if response.fault is _PROVIDER else None
-        if following is None or not _can_repeat(parsed, writer) or not retries.take():
+        if following is None or not _can_repeat(parsed, writer) or not retries.take(now()):
             return response if 200 <= response.status < 300 else _presentable(response, endpoint, target)
         response.abandon()
         exchange.redacted = 0
@@ -264,8 +264,12 @@ def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> 
     if parsed.consulted:
         changes |= _consulted_changes(parsed, target)
     granted = exchange.quota_output_cap
-    if granted is not None or not _is_within_cap(parsed):
-        changes |= _cap_changes(granted, parsed, target)
+    cap = parsed.output_cap if granted is None else granted
+    # Without a quota's, what was asked for is the largest of the caps, unless one is llama.cpp's own.
+    if cap is not None and (
+        granted is not None or (parsed.asked_cap or 0) > cap or LLAMA_CAP[0] in parsed.members.names
+    ):
+        changes |= _cap_changes(cap, parsed, target, is_granted=granted is not None)
     return parsed.members.changed_at(changes) if changes else parsed.members.body
 
 
@@ -285,22 +289,16 @@ def _consulted_changes(parsed: ParsedRequest, target: Target) -> dict[Path, byte
     return {(TOOLS,): with_models(parsed.members.readable_value(TOOLS) or b"[]", names)} if names else {}
 
 
-def _is_within_cap(parsed: ParsedRequest) -> bool:
-    """Whether no cap of the request can be over what the model allows: what was asked for is the largest of them."""
-    cap = parsed.output_cap
-    return cap is None or ((parsed.asked_cap or 0) <= cap and LLAMA_CAP[0] not in parsed.members.names)
-
-
-def _cap_changes(granted: int | None, parsed: ParsedRequest, target: Target) -> dict[Path, bytes]:
-    """The caps that are over what the model allows or a quota `granted`; where a quota grants less than the request may
+def _cap_changes(cap: int, parsed: ParsedRequest, target: Target, *, is_granted: bool) -> dict[Path, bytes]:
+    """The caps that are over what the model allows or a quota grants; where a quota grants less than the request may
     produce and that has no cap that each server knows, one more."""
-    cap, paths, members = parsed.output_cap if granted is None else granted, parsed.endpoint.cap_paths, parsed.members
-    if cap is None or not paths:
+    paths, members = parsed.endpoint.cap_paths, parsed.members
+    if not paths:
         return {}
     unset = _UNSET_OF_GEMINI if parsed.endpoint.names_model else _UNSET
     given = {path: int(text) for path in paths if (text := members.value_at(path) or b"null") not in unset}
     changes = {path: b"%d" % cap for path, asked in given.items() if not 0 <= asked <= cap}
-    if granted is not None and given.keys() <= {LLAMA_CAP}:
+    if is_granted and given.keys() <= {LLAMA_CAP}:
         changes[_added_cap(parsed, target)] = b"%d" % cap
     return changes
 

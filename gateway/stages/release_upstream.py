@@ -48,10 +48,11 @@ class UpstreamReleaser:
         self._note_outcome(exchange)
 
     def _note_outcome(self, exchange: Exchange) -> None:
-        if exchange.attempt is not None:
+        attempt = exchange.attempt
+        if attempt is not None:
             outcome = outcome_of(exchange)
             reason = "" if outcome is _SUCCEEDED else _reason_of(exchange)
-            exchange.attempt.ended(outcome, self._clock.monotonic(), reason=reason)
+            attempt.ended(outcome, self._clock.monotonic(), reason=reason)
 
     async def _leave(self, exchange: Exchange, response: UpstreamResponse) -> None:
         target = exchange.target

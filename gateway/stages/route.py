@@ -30,7 +30,8 @@ def route(
         serving = tuple([target for target in serving if target.upstream.name == held_by])
     if parsed.consulted:
         serving = tuple([target for target in serving if parsed.is_served_by(target)])
-    targets = routing.order(serving, key_of(parsed, headers), now, caller)
+    key = key_of(parsed, headers) if len(serving) > 1 else b""
+    targets = routing.order(serving, key, now, caller)
     if not targets:
         if routing.health.reject_credentials(serving, now):
             raise UpstreamAuthFailed(

@@ -48,8 +48,8 @@ TUNNEL_HEAD_MAX = 16_384
 
 _REMEMBERED = 256
 _REMEMBERED_LINES = 64
-"""How many paths and how many sets of headers' names an origin remembers, and of how many lines at most. Clients send
-the same few dozen; what is remembered must stay bounded."""
+"""How many beginnings of requests an origin remembers, each for a path and a set of headers' names, and with how many
+lines at most. Clients send the same few dozen; what is remembered must stay bounded."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
@@ -84,23 +84,31 @@ class UpstreamOrigin:
         self._other_fixed = self._fixed
         if upstream.other_dialect is not None:
             self._other_fixed = _FixedHeaders(own, upstream.other_headers)
-        self._request_line = lru_cache(_REMEMBERED)(self._request_line_of)
+        self._remembered_beginning = lru_cache(_REMEMBERED)(self._beginning)
 
     def head(self, request: UpstreamRequest) -> bytes:
         """The request's head, to its empty line. The operator's headers replace the caller's of the
         same name. Raises ValueError for what could be read as more than one header or request."""
-        fixed = self._other_fixed if request.takes_other_headers else self._fixed
-        names, values = zip(*request.headers, strict=True) if request.headers else ((), ())
-        template = (fixed.remembered_template if len(names) <= _REMEMBERED_LINES else fixed.template)(*names)
+        other, names, values = request.takes_other_headers, (), ()
+        if request.headers:
+            names, values = zip(*request.headers, strict=True)
         # What can be printed has no control character, which is seen in a moment. The rule is for all else.
         if not "".join(values).isprintable():
-            fixed.refuse_control(request.headers)
-        request_line = self._request_line(request.method, request.base_path, request.path, request.query)
+            (self._other_fixed if other else self._fixed).refuse_control(request.headers)
+        beginning = self._remembered_beginning if len(names) <= _REMEMBERED_LINES else self._beginning
+        begun = beginning(request.method, request.base_path, request.path, request.query, other, names)
         # A header that is not UTF-8 arrives with its bytes as surrogates and leaves as it came.
-        head = f"{request_line}{fixed.lines}{template % values}{_framing(request)}\r\n"
-        return head.encode("utf-8", "surrogateescape")
+        return f"{begun % values}{_framing(request)}\r\n".encode("utf-8", "surrogateescape")
 
-    def _request_line_of(self, method: str, base_path: str | None, path: str, query: str) -> str:
+    def _beginning(
+        self, method: str, base_path: str | None, path: str, query: str, other: bool, names: tuple[str, ...]
+    ) -> str:
+        """The request's line and those of its headers, into which the values of the caller's are formatted."""
+        fixed = self._other_fixed if other else self._fixed
+        begun = self._request_line(method, base_path, path, query) + fixed.lines
+        return begun.replace("%", "%%") + fixed.template(names)
+
+    def _request_line(self, method: str, base_path: str | None, path: str, query: str) -> str:
         target = (self._prefix if base_path is None else base_path) + path
         if queries := [part for part in (query, self._query) if part]:
             target += ("&" if "?" in target else "?") + "&".join(queries)
@@ -116,10 +124,9 @@ class _FixedHeaders:
     def __init__(self, own: Mapping[str, str], operators: Iterable[tuple[str, str]]) -> None:
         fixed = {**own, **{name.lower(): value for name, value in operators}}
         self.lines = "".join([f"{name}: {value}\r\n" for name, value in fixed.items()])
-        self.remembered_template = lru_cache(_REMEMBERED)(self.template)
         self._names = RESERVED_HEADERS | fixed.keys()
 
-    def template(self, *names: str) -> str:
+    def template(self, names: tuple[str, ...]) -> str:
         """The lines of a caller's headers with these names, into which their values are formatted."""
         return "".join([self._line(name) for name in names])
 

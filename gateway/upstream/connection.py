@@ -155,6 +155,30 @@ class ConnectionOwner(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """A protocol for `loop.create_connection`."""
 
+    __slots__ = (
+        "_cost_s",
+        "_deadlines",
+        "_fileno",
+        "_framing",
+        "_gives_way",
+        "_idle_until",
+        "_is_reading_paused",
+        "_is_reused",
+        "_is_tls",
+        "_name",
+        "_options",
+        "_owner",
+        "_read_buffer",
+        "_response",
+        "_state",
+        "_timer",
+        "_transport",
+        "_unsent",
+        "_upload",
+        "closed",
+        "congested",
+    )
+
     _transport: asyncio.Transport
     _fileno: int
     _is_tls: bool
@@ -193,6 +217,7 @@ class Connection(asyncio.BufferedProtocol):
         if rest is not None:
             # Whether the client or the upstream is slow from here on: it is not the gateway.
             response.sent_at = monotonic()
+            self._deadlines.sending(response.sent_at)
             self._upload = Upload(rest, self, self._options.tasks)
             self._upload.start(response)
         transport = self._transport
@@ -285,11 +310,11 @@ class Connection(asyncio.BufferedProtocol):
         framing, now = self._framing, monotonic()
         piece = framing.feed(self._read_buffer[:nbytes])
         if piece:
-            if self._state is not _RECEIVING:
-                self._begin_receiving(response, now)
-            else:
+            if self._state is _RECEIVING:
                 self._deadlines.since = now
-            (response.sink or response.feed)(piece)
+                (response.sink or response.feed)(piece)
+            else:
+                self._begin_receiving(response, now, piece)
         if framing.complete or framing.fault:
             self._end_exchange(response, now)
         elif nbytes == READ_BYTES:
@@ -344,11 +369,12 @@ class Connection(asyncio.BufferedProtocol):
         now, deadlines = monotonic(), self._deadlines
         response.sent_at = response.sent_at or now
         deadlines.awaiting_response(now)
-        self._timer.arm(deadlines.next)
+        if deadlines.next < self._timer.when:
+            self._timer.arm(deadlines.next)
 
-    def _begin_receiving(self, response: ResponseStream, now: float) -> None:
+    def _begin_receiving(self, response: ResponseStream, now: float, piece: bytes) -> None:
         self._state, framing = _RECEIVING, self._framing
-        response.head(framing.status, framing.headers, now)
+        response.head(framing.status, framing.headers, now, piece)
         if self._upload is not None:
             self._upload.stop()
         if not framing.complete:
@@ -367,30 +393,29 @@ class Connection(asyncio.BufferedProtocol):
         self._complete_response(response, now)
         if framing.excess:
             self._refuse_unrequested()
-        elif framing.keeps_alive and (upload is None or upload.over) and self._transport.get_write_buffer_size() == 0:
-            self._become_idle(now)
-        else:
+            return
+        is_sent = upload is None or upload.over
+        if not (framing.keeps_alive and is_sent and self._transport.get_write_buffer_size() == 0):
             self.abort()
+            return
+        if self._is_reading_paused or self._gives_way:
+            self._is_reading_paused = self._gives_way = False
+            self._transport.resume_reading()
+        self._state, self._is_reused = _IDLE, True
+        self._idle_until = until = now + self._options.idle_seconds
+        if until < self._timer.when:
+            self._timer.arm(until)
+        self._owner.released(self)
 
     def _complete_response(self, response: ResponseStream, now: float) -> None:
         if self._state is not _RECEIVING:
-            self._begin_receiving(response, now)
+            self._begin_receiving(response, now, b"")
         self._response = None
         response.complete()
 
     def _refuse_unrequested(self) -> None:
         self.abort()
         self._owner.unrequested_bytes()
-
-    def _become_idle(self, now: float) -> None:
-        if self._is_reading_paused or self._gives_way:
-            self._is_reading_paused = self._gives_way = False
-            self._transport.resume_reading()
-        self._state = _IDLE
-        self._is_reused = True
-        self._idle_until = now + self._options.idle_seconds
-        self._timer.arm(self._idle_until)
-        self._owner.released(self)
 
     def _hung_up(self, how: HangUp, is_unacknowledged: bool = False) -> None:
         response = self._response

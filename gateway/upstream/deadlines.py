@@ -34,33 +34,35 @@ class DeadlineTimer:
     """A timer that is cheap to postpone. `expired` is called when the time has come and returns when to
     call again, or None. Times are monotonic seconds."""
 
-    __slots__ = ("_expired", "_handle", "_loop", "_when")
+    __slots__ = ("_expired", "_handle", "_loop", "when")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, expired: Callable[[], float | None]) -> None:
         self._loop = loop
         self._expired = expired
         self._handle: asyncio.TimerHandle | None = None
-        self._when = 0.0
+        self.when = math.inf
+        """When it expires: to be compared where most have nothing to arm, as `arm` is a call."""
 
     def arm(self, when: float) -> None:
         """Expire no later than `when`; free where it would anyhow."""
+        if self.when <= when:
+            return
         if self._handle is not None:
-            if self._when <= when:
-                return
             self._handle.cancel()
-        self._when = when
+        self.when = when
         self._handle = self._loop.call_later(when - monotonic(), self._due)
 
     def cancel(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+            self.when = math.inf
 
     def _due(self) -> None:
         self._handle = self._loop.call_later(READ_FIRST_S, self._judge)
 
     def _judge(self) -> None:
-        self._handle = None
+        self._handle, self.when = None, math.inf
         when = self._expired()
         if when is not None:
             self.arm(when)
@@ -79,15 +81,13 @@ class Deadlines:
     def __init__(self, timeouts: Timeouts, began: float) -> None:
         self._timeouts = timeouts
         self.begin(began)
+        self.sending(began)
 
     def begin(self, began: float) -> None:
-        """Another exchange begins."""
-        timeouts = self._timeouts
-        self._total_at = began + timeouts.total
+        """Another exchange begins. To be followed by what it waits for."""
+        self._total_at = began + self._timeouts.total
         self._client_s = 0.0
         self._missing = _SENDING
-        self.since = began
-        self._allowed_s = timeouts.idle
 
     def sending(self, now: float) -> None:
         """The request is on its way; to be called again whenever the upstream takes some of it."""

@@ -76,11 +76,16 @@ class ConnectionShares:
             by_team < most or self._no_team_holds_less(by_team)
         )
 
-    def take(self, holder: Holder) -> None:
+    def take(self, holder: Holder) -> bool:
+        """Take one more, if the holder may."""
+        model, team, most = holder.model, holder.team, HELD_PER_FREE * self.free
+        of_model, of_team = self._by_model.get(model, 0), self._by_team.get(team, 0)
+        # Nearly everyone holds few: then the shares of others need not be looked at.
+        if (of_model >= most or of_team >= most) and not self.may_take(holder):
+            return False
         self.free -= 1
-        by_model, by_team = self._by_model, self._by_team
-        by_model[holder.model] = by_model.get(holder.model, 0) + 1
-        by_team[holder.team] = by_team.get(holder.team, 0) + 1
+        self._by_model[model], self._by_team[team] = of_model + 1, of_team + 1
+        return True
 
     def give_back(self, holder: Holder) -> None:
         self.free += 1
@@ -138,11 +143,11 @@ class Pool:
 
     def take_idle(self, holder: Holder) -> Connection | None:
         """A connection for one exchange of this holder, if one is idle and it may have that."""
-        if not self._idle or not self.shares.may_take(holder):
+        if not self._idle or not self.shares.take(holder):
             return None
         connection = self._pop_idle(holder)
-        if connection is not None:
-            self.shares.take(holder)
+        if connection is None:
+            self.shares.give_back(holder)
         return connection
 
     async def acquire(self, holder: Holder, fresh: bool = False) -> Connection:
@@ -150,10 +155,8 @@ class Pool:
         UpstreamUnreachable."""
         if not fresh and (idle := self.take_idle(holder)) is not None:
             return idle
-        may_take = self.shares.may_take(holder)
-        if may_take:
-            self.shares.take(holder)
-        elif self._waiting[holder.team] >= max(self._upstream.max_connections, LINE_MIN):
+        may_take = self.shares.take(holder)
+        if not may_take and self._waiting[holder.team] >= max(self._upstream.max_connections, LINE_MIN):
             raise self._busy(holder, f"and {self._waiting[holder.team]} requests of this team wait already")
         timeout = self._upstream.timeouts.connect
         connecting = may_take

@@ -64,8 +64,8 @@ class ResponseStream:
         self._connection: Connection | None = connection
         self._buffer: Buffer = PlainBuffer()
 
-    def head(self, status: int, headers: dict[str, str], now: float) -> None:
-        """The first byte of the body has come, or the end of a response without one."""
+    def head(self, status: int, headers: dict[str, str], now: float, piece: bytes = b"") -> None:
+        """The first `piece` of the body has come, or the end of a response without one."""
         self.first_byte_at = now
         self.status = status
         self.headers = headers
@@ -74,6 +74,8 @@ class ResponseStream:
             self._buffer = buffer
             del headers["content-encoding"]
             headers.pop("content-length", None)
+        if piece:
+            self._buffer.put(piece)
         self.wake()
 
     def feed(self, piece: bytes) -> None:
@@ -106,8 +108,7 @@ class ResponseStream:
         self._deliver()
 
     def available(self) -> bytes | None:
-        buffer = self._buffer
-        is_whole = self._received and self._failure is None
+        buffer, is_whole = self._buffer, self._received and self._failure is None
         if not is_whole or type(buffer) is not PlainBuffer or buffer.size > TURN_BYTES:
             return None
         self.is_over = True
@@ -250,9 +251,9 @@ class PlainBuffer:
         return piece
 
     def get_all(self) -> bytes:
-        pieces = (self._piece, *self._more) if self._more else (self._piece,)
+        piece, more = self._piece, self._more
         self._piece, self._more, self.size = b"", None, 0
-        return b"".join(pieces)  # Of one piece, that is the piece itself.
+        return b"".join((piece, *more)) if more else piece
 
     def check_whole(self) -> None:
         """Every sequence of bytes is whole."""

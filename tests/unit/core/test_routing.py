@@ -118,11 +118,11 @@ def test_what_has_a_key_goes_to_its_favourite_first_and_to_each_other_once(routi
 
 def test_each_model_has_a_budget_of_its_own(routing: RoutingState) -> None:
     budget = routing.retries(MODEL, NOW)
-    while budget.take():
+    while budget.take(NOW):
         pass
     assert routing.retries(MODEL, NOW) is budget
     other = routing.retries(Model("other", (A,)), NOW)
-    assert sum(other.take() for _ in range(2 * int(MOST))) == MOST
+    assert sum(other.take(NOW) for _ in range(2 * int(MOST))) == MOST
 
 
 def test_what_is_not_kept_begins_anew(routing: RoutingState) -> None:

@@ -284,8 +284,9 @@ async def test_an_answer_that_was_given_up_is_not_the_first_byte_of_a_failure() 
 
 async def test_a_plain_answer_that_breaks_is_tried_again_within_the_retry_budget() -> None:
     made = Try(ScriptedAnswer(b"{", failure=UpstreamBroke("It broke.")), answer(200))
-    retries = made.services.routing.retries(made.parsed.model, made.services.clock.monotonic())
-    while retries.take():
+    now = made.services.clock.monotonic()
+    retries = made.services.routing.retries(made.parsed.model, now)
+    while retries.take(now):
         continue
     await made.fail(UpstreamBroke)
     assert made.asked == ["a"]
