@@ -192,11 +192,13 @@ def _understood(replies: Iterable[bytes]) -> Iterator[ProcessReply]:
 def _unknown(request_id: str, asked: _Asked) -> str:
     answered = asked.processes["answered"]
     processes = "the gateway process" if answered == 1 else f"any of the {answered} gateway processes"
+    running = f"It is not in flight in {processes} that answered"
+    if not asked.processes["asked"]:
+        running = "No gateway process runs with this store"
     return (
-        f"No request {request_id[:128]!r} is known. It is not in flight in {processes} that answered, and there is no"
-        " record of it. The setting 'record' says which requests have one and for how long; where very many are refused"
-        " at once, some have none. The log has a line of every request."
-        + (f" {asked.problem}" if asked.problem else "")
+        f"No request {request_id[:128]!r} is known. {running}, and there is no record of it. The setting 'record' says"
+        " which requests have one and for how long; where very many are refused at once, some have none. The log has a"
+        " line of every request." + (f" {asked.problem}" if asked.problem else "")
     )
 
 

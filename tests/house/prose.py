@@ -1,9 +1,9 @@
 """A linter of prose: `python -m tests.house.prose` reads what people read, and finds words that have a plainer term.
 
-It reads the documentation, the texts of the program (help, errors, log, metrics, descriptions of settings),
-docstrings and comments, and comments of YAML that is shipped. words.yaml has the words, each with what to write in
-its place. Code, quoted names and the targets of links are left out. Decisions and the changelog are left as they were
-written.
+It reads the documentation, the texts of the program (help, errors, log, metrics, descriptions of settings, the pages of
+the console), docstrings and comments, and comments of YAML that is shipped. words.yaml has the words, each with what
+to write in its place. Code, quoted names and the targets of links are left out. Decisions and the changelog are left
+as they were written.
 """
 
 from __future__ import annotations
@@ -55,6 +55,10 @@ def texts() -> Iterator[Text]:
         yield from _markdown(path)
     for path in under("gateway", suffix=".py"):
         yield from _python(path)
+    for path in (*under("gateway", suffix=".js"), *under("gateway", suffix=".html")):
+        if "vendor" not in path.parts:
+            # Its texts are in templates, which Markdown's quotes would hide: it is read as a whole.
+            yield Text(path, 1, path.read_text(encoding="utf-8").replace("`", " "))
     for path in (*under("helm", suffix=".yaml"), *under("config", suffix=".yaml"), *under("gateway", suffix=".yaml")):
         yield from _comments(path)
     for path in (ROOT / name for name in ("Makefile", "deploy.mk", "clients.mk", "robustness.mk", "mkdocs.yml")):

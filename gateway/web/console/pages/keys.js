@@ -71,7 +71,7 @@ function KeyDialog({ api, dialog, names, team, done, close, open }) {
     return html`<${Confirm} title=${`${disabled ? "Disable" : "Enable"} ${key.name}?`} verb=${disabled ? "Disable" : "Enable"} onClose=${close} onDone=${() => done()} act=${() => api.ask("PATCH", at, { body: { disabled } })}>
       <p>${disabled ? "Requests with it are refused within a second, until it is enabled again." : "Requests with it are answered again."}</p><//>`;
   }
-  return html`<${Confirm} title=${`Revoke ${key.name}?`} verb="Revoke for good" danger onClose=${close} onDone=${() => done()} act=${() => api.ask("DELETE", at)}>
+  return html`<${Confirm} title=${`Revoke ${key.name}?`} verb="Revoke permanently" danger onClose=${close} onDone=${() => done()} act=${() => api.ask("DELETE", at)}>
     <p>Requests with it are refused within a second, in every gateway. This cannot be undone; to take a key out of use for a while, disable it.</p><//>`;
 }
 
@@ -80,7 +80,7 @@ const list = (text) => text.split(/[\s,]+/).filter(Boolean);
 // `requests=60/minute`, a line each, as the command line takes them.
 export function limitsOf(text) {
   return text.split("\n").map((line) => line.trim()).filter(Boolean).map((line) => {
-    const found = /^(\w+)\s*=\s*([\d_.]+)(?:\s*\/\s*(\w+))?$/.exec(line);
+    const found = /^(\w+)\s*=\s*(\d[\d_]*(?:\.\d+)?)(?:\s*\/\s*(\w+))?$/.exec(line);
     if (!found) throw new Error(`“${line}” is not a limit. Write it as requests=60/minute, usd=50/month or concurrent=4.`);
     return { [found[1]]: Number(found[2].replaceAll("_", "")), ...(found[3] ? { per: found[3] } : {}) };
   });
