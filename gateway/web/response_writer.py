@@ -21,6 +21,10 @@ _COMMENT = b": keep-alive\n"
 _ANTHROPIC = Dialect.ANTHROPIC  # Slow to reach through the class in Python 3.11.
 _name_of = itemgetter(0)
 
+_SHORT_BYTES = 1024
+_CHUNK_HEADS = tuple([b"%x\r\n" % size for size in range(_SHORT_BYTES)])
+"""The heads of short chunks, by their sizes: an event is short, and to write a head takes longer than to find it."""
+
 _LAST_CHUNK = b"0\r\n\r\n"
 
 _LOOKS = 8
@@ -62,9 +66,9 @@ class HttpResponseWriter:
     _is_called_back = False
     """Whether a timer or a pause of the connection may call this writer or its source."""
     _alive: asyncio.TimerHandle | None = None
+    _source_is_between_events: Callable[[], bool] | None = None
     _has_written = False
     _silent_looks = 0
-    _last_piece = b""
 
     def __init__(
         self,
@@ -92,7 +96,10 @@ class HttpResponseWriter:
     def congested(self) -> bool:
         return self._connection.congested
 
-    def control_source(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+    def control_source(
+        self, pause: Callable[[], None], resume: Callable[[], None], is_between_events: Callable[[], bool]
+    ) -> None:
+        self._source_is_between_events = is_between_events
         self._connection.pause, self._connection.resume = pause, resume
         self._is_called_back = True
         if self._connection.congested:
@@ -125,9 +132,13 @@ class HttpResponseWriter:
     def write(self, data: bytes) -> None:
         transport = self._connection.transport
         if data and transport is not None:
-            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+            if self._chunked:
+                size = len(data)
+                head = _CHUNK_HEADS[size] if size < _SHORT_BYTES else b"%x\r\n" % size
+                transport.write(b"".join((head, data, b"\r\n")))
+            else:
+                transport.write(data)
             self._has_written = True
-            self._last_piece = data
 
     def finish(self) -> None:
         self._stop_timers()
@@ -144,13 +155,13 @@ class HttpResponseWriter:
         self._stop_timers()
         if self._streams_events:
             event = error_event(error, self._dialect)
-            self.write(event if self._between_events else b"\n\n" + event)
+            self.write(event if self._is_between_events() else b"\n\n" + event)
         # What was written still goes out; the chunked coding's last chunk never does.
         self._connection.force_close()
 
-    @property
-    def _between_events(self) -> bool:
-        return not self._last_piece or self._last_piece.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+    def _is_between_events(self) -> bool:
+        # Until there is a source, nothing but comments is written.
+        return self._source_is_between_events is None or self._source_is_between_events()
 
     def _look_later(self, every_s: float, headers: Callable[[], Headers]) -> None:
         loop = asyncio.get_running_loop()
@@ -170,7 +181,7 @@ class HttpResponseWriter:
         if not self.started and self._request.content.is_eof():
             # A client that still sends its body does not wait yet.
             self._begin_with_comment((*headers(), ("content-type", "text/event-stream; charset=utf-8")))
-        elif self._streams_events and self._between_events and not self.congested:
+        elif self._streams_events and self._is_between_events() and not self.congested:
             self._write_comment()
 
     def _begin_with_comment(self, headers: Headers) -> None:
@@ -179,9 +190,8 @@ class HttpResponseWriter:
             self._write_comment()
 
     def _write_comment(self) -> None:
-        before = self._last_piece
         self.write(_COMMENT)
-        self._last_piece, self._has_written = before, False
+        self._has_written = False
 
     def _stop_timers(self) -> None:
         """Nothing more is written on a timer, and the source is neither paused nor resumed any more."""
