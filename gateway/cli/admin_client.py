@@ -20,14 +20,14 @@ _RELOAD_TIMEOUT_S = 120.0
 """To read a very large configuration takes many seconds."""
 
 
-class _ErrorShown(msgspec.Struct):
+class _AdminRefusalText(msgspec.Struct):
     message: str
 
 
-class _Refused(msgspec.Struct):
+class _AdminRefusal(msgspec.Struct):
     """What a gateway answers where it does not do what it is asked for."""
 
-    error: _ErrorShown
+    error: _AdminRefusalText
 
 
 class AdminUnavailable(Exception):
@@ -96,7 +96,7 @@ class AdminClient:
         if response.status == 200 or (page == "reload" and "taken_up" in answer):
             return answer
         try:
-            message = msgspec.convert(answer, _Refused).error.message
+            message = msgspec.convert(answer, _AdminRefusal).error.message
         except msgspec.ValidationError:
             hint = "Is it another program? admin.listen is where the gateway's own listener is."
             raise AdminUnavailable(f"{url} answers {response.status}, and not as a gateway does. {hint}") from None
