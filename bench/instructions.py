@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 import msgspec
@@ -30,7 +31,7 @@ from bench.admission import redis_server
 from bench.load import Seen, Target, connect, run
 
 BUDGET = Path(__file__).with_name("instructions.json")
-CONNECTIONS = 8
+MOST_TOKENS = 200
 START_TIMEOUT_S = 180.0
 """Under callgrind a start takes fifty times as long."""
 
@@ -61,8 +62,9 @@ _LOOPS = 20_000
 
 @dataclass(frozen=True)
 class Load:
-    """So many requests, after some to warm up. A stream's `events` are counted in its own unit. Refusals are asked for
-    with another `key`, and have this `status`."""
+    """So many requests, after some to warm up, at so many connections. Refusals are asked for with another `key`, and
+    have this `status`. The events of a stream come as fast as they can, or, where there is one, after a delay each;
+    then there are `chunks` with content."""
 
     name: str
     requests: int
@@ -70,6 +72,9 @@ class Load:
     stream: bool = False
     key: str = ""
     status: int = 200
+    connections: int = 8
+    delay_ms: int = 0
+    chunks: int = 0
 
 
 PLAIN = Load("plain answer", 400, 160)
@@ -78,12 +83,22 @@ UNKNOWN = Load("unknown key", 400, 160, key=servers.UNKNOWN_KEY, status=401)
 REFUSED = Load("refusal by a limit", 400, 160, key=servers.SPENT_KEY, status=429)
 """All but the first repeat it, without Redis."""
 
+LONE_DELAY_MS = 10
+"""Between two events of a stream that come alone: much longer than one takes under callgrind."""
+
+LONE_EVENTS = (
+    Load("short streams", 8, 4, stream=True, connections=4, delay_ms=LONE_DELAY_MS, chunks=20),
+    Load("long streams", 8, 4, stream=True, connections=4, delay_ms=LONE_DELAY_MS, chunks=MOST_TOKENS),
+)
+"""What the long ones cost more than the short ones is that of events that come alone."""
+
 
 class Budget(msgspec.Struct, frozen=True):
     """The most that each load may cost, in loops of the calibration."""
 
     plain_answer: float
     streamed_event: float
+    lone_event: float
 
 
 @contextmanager
@@ -118,8 +133,14 @@ def counted_gateway(folder: Path, upstream_port: int, store_url: str, key: str) 
             process.wait()
 
 
-def instructions_of(load: Load, target: Target, pid: int, folder: Path) -> float:
-    """Instructions for each request of a load, or for each event of its streams."""
+class Cost(NamedTuple):
+    """What a load cost in all, and how many events came of it."""
+
+    instructions: int
+    events: int
+
+
+def cost_of(load: Load, target: Target, pid: int, folder: Path) -> Cost:
     asyncio.run(sent(target, load, load.warm_up))
     time.sleep(SETTLED_S)
     _control(pid, "--zero")
@@ -127,19 +148,33 @@ def instructions_of(load: Load, target: Target, pid: int, folder: Path) -> float
     time.sleep(SETTLED_S)
     _control(pid, "--dump")
     newest = max(folder.glob("counted.*"), key=lambda path: path.stat().st_mtime_ns)
-    return _total(newest) / (events if load.stream else load.requests)
+    return Cost(_total(newest), events)
+
+
+def instructions_of(load: Load, target: Target, pid: int, folder: Path) -> float:
+    """Instructions for each request of a load, or for each event of its streams."""
+    cost = cost_of(load, target, pid, folder)
+    return cost.instructions / (cost.events if load.stream else load.requests)
+
+
+def instructions_of_a_lone_event(target: Target, pid: int, folder: Path) -> float:
+    """Instructions for an event that comes alone, without a share of its request's."""
+    short, long = (cost_of(load, target, pid, folder) for load in LONE_EVENTS)
+    return (long.instructions - short.instructions) / (long.events - short.events)
 
 
 async def sent(target: Target, load: Load, requests: int) -> int:
     """Send so many; give the number of events that came."""
     target = replace(target, key=load.key or target.key, status=load.status)
     seen, left = Seen(), iter(range(requests))
-    fields = {"stream": True, "stream_options": {"include_usage": True}} if load.stream else {}
-    request = target.request(servers.MODEL, max_tokens=200, **fields)
+    fields: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if load.stream else {}
+    if load.delay_ms:
+        fields["demo"] = {"chunks": load.chunks, "chunk_delay_ms": load.delay_ms}
+    request = target.request(servers.MODEL, max_tokens=MOST_TOKENS, **fields)
     await run(
         [
             await connect(target, seen, lambda: request if next(left, None) is not None else None)
-            for _ in range(CONNECTIONS)
+            for _ in range(load.connections)
         ]
     )
     return seen.events
@@ -177,7 +212,7 @@ def _total(output: Path) -> int:
 
 
 def counted(loads: Sequence[Load]) -> dict[str, float]:
-    """The instructions of each load, and of a loop of the calibration."""
+    """The instructions of each load, and of a loop of the calibration; beside the `ANSWERS`, of a lone event."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         cores = sorted(os.sched_getaffinity(0))
@@ -188,6 +223,8 @@ def counted(loads: Sequence[Load]) -> dict[str, float]:
         target, pid = stack.enter_context(counted_gateway(folder, upstream.port, url, key))
         spend(target)
         figures = {load.name: instructions_of(load, target, pid, folder) for load in loads}
+        if loads is ANSWERS:
+            figures["lone event"] = instructions_of_a_lone_event(target, pid, folder)
         return figures | {"loop": instructions_of_a_loop(folder)}
 
 
@@ -196,13 +233,15 @@ def counted(loads: Sequence[Load]) -> dict[str, float]:
 @click.option("--refused", is_flag=True, help="Of requests that a limit refuses or whose key is unknown.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
 def main(check: bool, refused: bool, as_json: bool) -> None:
-    """Count the gateway's instructions for a plain answer and for an event of a stream."""
+    """Count the gateway's instructions for a plain answer and for an event of a stream: one of a few that come at once,
+    with its share of the request, and one that comes alone, without."""
     figures = counted((REFUSED, UNKNOWN) if refused else ANSWERS)
     if as_json:
         click.echo(json.dumps(figures))
         return
     budget = msgspec.json.decode(BUDGET.read_bytes(), type=Budget)
     budgets = {"plain answer": budget.plain_answer, "streamed event": budget.streamed_event}
+    budgets["lone event"] = budget.lone_event
     over, loop = [], figures.pop("loop")
     for name, instructions in figures.items():
         loops, most = instructions / loop, budgets.get(name)

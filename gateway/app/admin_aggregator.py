@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 
 from gateway.core.errors import NoWorker
+from gateway.runtime.slices import in_slices
 from gateway.runtime.workers import WorkerPool
 from gateway.telemetry import series
-from gateway.telemetry.exposition import MetricsAggregator, unpack
+from gateway.telemetry.exposition import CONTENT_TYPE, MetricsAggregator, unpack
 from gateway.telemetry.log import Log
 from gateway.telemetry.process_metrics import ProcessMetrics
 from gateway.telemetry.traffic import traffic_report
@@ -83,7 +84,8 @@ class AdminAggregator:
             for worker, packed in replies.items():
                 if packed is not None and self._is_readable(worker, packed):
                     events.aggregator.update(worker, packed)
-            return events.aggregator.render([events.restarts, events.task_failures, *self._process.series()])
+            parts = events.aggregator.parts([events.restarts, events.task_failures, *self._process.series()])
+            return b"".join([part async for part in in_slices(parts, 1)]), CONTENT_TYPE
 
     def _is_readable(self, worker: int, packed: bytes) -> bool:
         try:

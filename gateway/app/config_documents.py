@@ -21,11 +21,11 @@ from typing import Any
 import msgspec
 
 from gateway.core.errors import FieldInvalid, InternalError, UrlUnknown
+from gateway.core.parameters import refuse_unknown
 from gateway.core.time_format import rfc3339
 from gateway.identity.requests import AdministrationRequest, json_object, not_allowed
 from gateway.runtime.child_process import run_child
 from gateway.settings.text_change import TextChange
-from gateway.store.usage_report import refuse_unknown
 
 SENT = "the text"
 """The name of the file that was sent, in problems."""

@@ -16,7 +16,7 @@ def control_handlers(gateway: Gateway) -> Mapping[str, Handler]:
     admin = gateway.admin
 
     async def metrics(_body: bytes) -> bytes:
-        return gateway.packed_metrics()
+        return await gateway.packed_metrics()
 
     async def answer_admin_request(body: bytes) -> bytes:
         return _ENCODER.encode(await admin.admin_api(msgspec.msgpack.decode(body, type=AdminRequest)))

@@ -38,7 +38,6 @@ class CollectedResponse(UpstreamResponse):
     """Whose fault the failure is that the status reports; None for a status below 400."""
 
     _pieces: list[bytes]
-    _into: Callable[[bytes], None]
     _stream_redactor: StreamRedactor | None = None
     _redacted_whole = 0
     _size = 0
@@ -59,10 +58,9 @@ class CollectedResponse(UpstreamResponse):
             return
         self._max_bytes = max_bytes
         self._pieces = []
-        self._into = self._take
         if redactor is not None:
-            self._stream_redactor = StreamRedactor(redactor)
-        response.deliver_to(self._redacted_into(self._take))
+            self._stream_redactor = StreamRedactor(redactor, self._take)
+        self._deliver_to(self._take)
 
     @property
     def body(self) -> bytes:
@@ -95,8 +93,7 @@ class CollectedResponse(UpstreamResponse):
         for piece in self._pieces:
             into(piece)
         self._pieces.clear()
-        self._into = into
-        self._response.deliver_to(self._redacted_into(into))
+        self._deliver_to(into)
 
     async def finished(self) -> None:
         while not self.is_over:
@@ -105,8 +102,8 @@ class CollectedResponse(UpstreamResponse):
 
     def end(self) -> None:
         self._response.end()
-        if self._stream_redactor is not None and (rest := self._stream_redactor.rest()):
-            self._into(rest)
+        if self._stream_redactor is not None:
+            self._stream_redactor.end()
 
     def woken(self) -> Awaitable[None]:
         """Also done when `kind` is known, and when it is too long."""
@@ -132,17 +129,14 @@ class CollectedResponse(UpstreamResponse):
     def abandon(self) -> None:
         self._response.abandon()
 
-    def _redacted_into(self, into: Callable[[bytes], None]) -> Callable[[bytes], None]:
-        """A callback that gives each piece to `into`, redacted."""
-        if self._stream_redactor is None:
-            return into
-        redact = self._stream_redactor.feed
-
-        def pass_on(data: bytes) -> None:
-            if passed := redact(data):
-                into(passed)
-
-        return pass_on
+    def _deliver_to(self, into: Callable[[bytes], None]) -> None:
+        """Give each piece to `into`, redacted."""
+        redactor = self._stream_redactor
+        if redactor is None:
+            self._response.deliver_to(into)
+        else:
+            redactor.into = into
+            self._response.deliver_to(redactor.feed)
 
     def _take(self, data: bytes) -> None:
         self._pieces.append(data)

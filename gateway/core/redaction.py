@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import quote
 
 import msgspec
@@ -63,18 +63,19 @@ class Redactor(msgspec.Struct, frozen=True):
 
 
 class StreamRedactor:
-    """One answer that is passed on as it comes. `count` is how many secrets were in it so far."""
+    """One answer that is passed on to `into` as it comes. `count` is how many secrets were in it so far."""
 
-    __slots__ = ("_bytes", "_held", "_secrets", "count")
+    __slots__ = ("_bytes", "_held", "_secrets", "count", "into")
 
-    def __init__(self, redactor: Redactor) -> None:
+    def __init__(self, redactor: Redactor, into: Callable[[bytes], object]) -> None:
+        self.into = into
         self.count = 0
         self._secrets = redactor.plain
         self._bytes = redactor.plain_bytes
         self._held = b""
 
-    def feed(self, piece: bytes) -> bytes:
-        """What can be passed on. All of the piece, unless it ends within what may be a secret."""
+    def feed(self, piece: bytes) -> None:
+        """Pass on what can be: all of the piece, unless it ends within what may be a secret."""
         if self._held:
             piece, self._held = self._held + piece, b""
         for secret in self._secrets:
@@ -84,14 +85,15 @@ class StreamRedactor:
                 self.count += count
                 break
         if piece and piece[-1] in self._bytes and (size := self._begun(piece)):
-            self._held = piece[-size:]
-            return piece[:-size]
-        return piece
+            self._held, piece = piece[-size:], piece[:-size]
+        if piece:
+            self.into(piece)
 
-    def rest(self) -> bytes:
-        """What was held back; to be asked for at the end."""
+    def end(self) -> None:
+        """Pass on what was held back."""
         held, self._held = self._held, b""
-        return held
+        if held:
+            self.into(held)
 
     def _begun(self, piece: bytes) -> int:
         """How many bytes at the end are the beginning of a secret."""

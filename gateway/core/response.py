@@ -82,8 +82,12 @@ class ResponseWriter(Protocol):
         """Whether the client reads more slowly than is written: its source has to be paused."""
         ...
 
-    def control_source(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
-        """Call `pause` each time that a congestion begins, at once if there is one, and `resume` when it ends."""
+    def control_source(
+        self, pause: Callable[[], None], resume: Callable[[], None], is_between_events: Callable[[], bool]
+    ) -> None:
+        """Call `pause` each time that a congestion begins, at once if there is one, and `resume` when it ends.
+        `is_between_events` says whether what was written so far ends between two events of a stream, so that another
+        may follow."""
         ...
 
     def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:

@@ -20,6 +20,7 @@ import msgspec
 
 from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
 from gateway.core.limits import Limit, Meter, Scope
+from gateway.core.parameters import refuse_unknown
 from gateway.core.snapshot import ConfigSnapshot, matches
 from gateway.identity.contract import KEY_ID_DIGITS, AuditEntry, KeyStore, NoteChange, StoredKey
 from gateway.identity.key_objects import (
@@ -34,7 +35,6 @@ from gateway.identity.requests import (
     json_object,
     nothing_at,
     of_method,
-    refuse_unknown,
     section,
     written_in,
 )

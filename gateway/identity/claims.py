@@ -17,7 +17,7 @@ PATTERN_CHARACTERS = 256
 
 
 class Bearer(msgspec.Struct, frozen=True):
-    """Who has the token. `models` None: all of its team's."""
+    """Who has the token. `models` None: all of its team's; in one order, since providers list them in any."""
 
     user: str
     team: str
@@ -75,7 +75,7 @@ def _models(claims: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
             f"The token's claim {name!r} must be a list of models, or text with a space between them: at most"
             f" {PATTERNS_MAX}."
         )
-    return models
+    return tuple(sorted(set(models)))
 
 
 def _texts(value: Any) -> tuple[str, ...] | None:

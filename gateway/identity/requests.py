@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.core.errors import BodyUnreadable, FieldInvalid, MethodNotAllowed, UrlUnknown
+from gateway.core.parameters import refuse_unknown
 from gateway.settings.diagnostics import SettingsInvalid
 from gateway.settings.request_section import SectionOf
 from gateway.settings.stored_keys import read_section
@@ -83,11 +84,3 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
     for name, times in Counter(name for name, _ in pairs).items():
         if times > 1:
             raise BodyUnreadable(f"The body has {name[:64]!r} {times} times in one object; give it once.")
-
-
-def refuse_unknown(given: Mapping[str, str], known: Iterable[str]) -> None:
-    """Raises FieldInvalid."""
-    for name in given:
-        if name not in known:
-            there = f"there are {', '.join(known)}" if known else "there are no parameters"
-            raise FieldInvalid(f"{name[:64]!r} is not known here; {there}.", param=name[:64])

@@ -13,9 +13,10 @@ import msgspec
 
 from gateway.core.errors import FieldInvalid
 from gateway.core.notifications import EventType
+from gateway.core.parameters import refuse_unknown
 from gateway.core.time_format import rfc3339
 from gateway.identity.key_objects import JsonObject
-from gateway.identity.requests import AdministrationRequest, nothing_at, of_method, refuse_unknown
+from gateway.identity.requests import AdministrationRequest, nothing_at, of_method
 from gateway.notifications.crossings import Crossing
 from gateway.notifications.messages import Notification, text_of
 from gateway.store.contract import OUTBOX_PAST, NotificationOutbox, WaitingEntry

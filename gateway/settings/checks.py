@@ -21,7 +21,7 @@ from gateway.core.address import Address
 from gateway.core.header_rules import carries_credential, pass_header_fault
 from gateway.core.http_syntax import operator_header_fault, read_base_url
 from gateway.core.limits import Meter
-from gateway.core.pricing import SERVICE_TIERS
+from gateway.core.pricing import FAST, SERVICE_TIERS
 from gateway.core.reservation import OUTPUT_SHARE_FLOOR, output_share
 from gateway.core.snapshot import matches
 from gateway.settings.connection_checks import connection_errors, connection_warnings
@@ -30,7 +30,7 @@ from gateway.settings.diagnostics import Diagnostic, Path, dotted, nearest
 from gateway.settings.document import Document
 from gateway.settings.jwt_checks import jwt_errors, jwt_warnings
 from gateway.settings.limit_settings import LimitSettings
-from gateway.settings.models import KeySettings, RouteSettings, Settings
+from gateway.settings.models import KeySettings, ModelSettings, RouteSettings, Settings
 from gateway.settings.notify_checks import notify_errors, notify_warnings
 from gateway.settings.price_settings import PriceSettings, PriceStepSettings
 from gateway.settings.upstream_settings import UpstreamSettings
@@ -47,6 +47,8 @@ _EMPTY = "is empty; name at least one price, or leave it out"
 
 _SEARCHING_PRESETS = {"openai", "azure", "anthropic", "openrouter", "gemini", "vertex"}
 """The endpoints whose answers report searches, which are charged separately from tokens."""
+_OUTPUT_PRICES = ("output", "audio_output", "image_output")
+
 _CROWD = 32
 """A quota that fewer requests at one time hold whole is worth a warning: a few coding agents send as many."""
 
@@ -373,7 +375,7 @@ class _OutputCap(NamedTuple):
     """What decides how much of a quota one answer of a model can reserve; `price` is that of its output."""
 
     max_output_tokens: int
-    price: Decimal | None
+    price: Decimal
 
 
 def _limit_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
@@ -400,8 +402,21 @@ def _output_caps(settings: Settings, names: Iterable[str]) -> dict[_OutputCap, s
     for name in sorted(names):
         model = settings.models[name]
         if model.max_output_tokens:
-            caps.setdefault(_OutputCap(model.max_output_tokens, model.price.output if model.price else None), name)
+            caps.setdefault(_OutputCap(model.max_output_tokens, _highest_output_price(model)), name)
     return caps
+
+
+def _highest_output_price(model: ModelSettings) -> Decimal:
+    """By which a limit in dollars reserves output (`ceiling` of core/pricing.py): the highest of all routes for a short
+    input, at the tiers that need not be asked for."""
+    found = [Decimal(0)]
+    for price in (route.price or model.price for route in model.routes):
+        if price is not None:
+            lists = [price, *(tier for name, tier in price.tiers.items() if name != FAST)]
+            amounts = [getattr(each, name) for each in lists for name in _OUTPUT_PRICES]
+            factor = max([Decimal(1), *price.regions.values()])
+            found += [amount * factor for amount in amounts if amount is not None]
+    return max(found)
 
 
 def _crowded(limit: LimitSettings, caps: Mapping[_OutputCap, str]) -> Iterator[Diagnostic]:

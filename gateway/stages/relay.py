@@ -85,18 +85,44 @@ def _output_budget(exchange: Exchange, parsed: ParsedRequest) -> OutputBudget | 
     )
 
 
-def _pass_on(response: CollectedResponse, writer: ResponseWriter, digest: Callable[[bytes], bytes]) -> None:
-    """Give the client what `digest` makes of each piece, at the client's own pace."""
+class _EventRelay:
+    """Gives the client what the tally makes of each piece. One small object: thousands of streams take turns, and what
+    each has of its own is seldom in the processor's caches."""
 
-    write = writer.write
+    __slots__ = ("_response", "_tally", "_writer")
 
-    def take(data: bytes) -> None:
-        write(digest(data))
+    def __init__(self, response: CollectedResponse, tally: StreamTally, writer: ResponseWriter) -> None:
+        self._response = response
+        self._tally = tally
+        self._writer = writer
 
-    writer.control_source(response.pause, response.resume)
+    def take(self, data: bytes) -> None:
+        self._writer.write(self._tally.feed(data))
+
+    def take_to_the_stop(self, data: bytes) -> None:
+        """The same where the tally may end the stream."""
+        passed = self._tally.feed(data)
+        if self._tally.stopped:
+            self._response.abandon()
+        self._writer.write(passed)
+
+
+def _pass_on(
+    response: CollectedResponse,
+    writer: ResponseWriter,
+    take: Callable[[bytes], None],
+    is_between_events: Callable[[], bool],
+) -> None:
+    """Give `take`, which writes, each piece at the client's own pace."""
+    writer.control_source(response.pause, response.resume, is_between_events)
     response.deliver_to(take)
     if response.is_too_long and not writer.congested:
         response.resume()
+
+
+def _never() -> bool:
+    """Nothing may be written between the pieces of what is no stream of events."""
+    return False
 
 
 async def _relay_stream(
@@ -105,17 +131,15 @@ async def _relay_stream(
     merge = parsed.endpoint.asks_with_stream_options and not parsed.asks_usage
     tally = StreamTally(parsed.endpoint, merge=merge, budget=_output_budget(exchange, parsed))
     exchange.tally = tally
-
-    def feed_to_the_stop(data: bytes) -> bytes:
-        passed = tally.feed(data)
-        if tally.stopped:
-            response.abandon()
-        return passed
-
+    passage = _EventRelay(response, tally, writer)
     try:
         writer.start(response.status, answer_headers(exchange, response))
-        _pass_on(response, writer, feed_to_the_stop if tally.may_stop else tally.feed)
-        await response.finished()
+        take = passage.take_to_the_stop if tally.may_stop else passage.take
+        _pass_on(response, writer, take, tally.is_between_events)
+        # In place of `finished`: each of many open streams would have one more coroutine.
+        while not response.is_over:
+            await response.woken()
+        response.end()
     except UpstreamError:
         if not tally.stopped:
             writer.write(tally.cut())
@@ -140,12 +164,12 @@ async def _relay_plain(
     """Of what is long or not JSON, the rest is relayed as it comes."""
     exchange.tally = tally = _plain_tally(parsed, response)
 
-    def watched(data: bytes) -> bytes:
+    def take(data: bytes) -> None:
         tally.feed(data)
-        return data
+        writer.write(data)
 
     writer.start(response.status, answer_headers(exchange, response))
-    _pass_on(response, writer, watched)
+    _pass_on(response, writer, take, _never)
     await response.finished()
     tally.close()
     writer.finish()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from datetime import datetime, tzinfo
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Protocol
 
 import msgspec
@@ -23,6 +24,9 @@ from gateway.store.contract import Counters
 # Slow to reach through their classes in Python 3.11.
 _REPORTED = UsageSource.REPORTED
 _TOKENS, _INPUT_TOKENS, _OUTPUT_TOKENS, _USD = Meter.TOKENS, Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS, Meter.USD
+_REQUESTS, _CONCURRENT = Meter.REQUESTS, Meter.CONCURRENT
+
+_meter_of = attrgetter("meter")
 
 
 class SettlementRecorder(Protocol):
@@ -157,8 +161,15 @@ def settlement(
     if parsed is not None and parsed.creates is not None:
         created = exchange.created
     used, holds = usage or NOTHING_USED, reservation.holds
-    by_meter = {_TOKENS: used.input + used.output, _INPUT_TOKENS: used.input, _OUTPUT_TOKENS: used.output, _USD: cost}
-    actual = [by_meter.get(limit.meter, 0) for limit in holds.limits]
+    by_meter = {
+        _TOKENS: used.input + used.output,
+        _INPUT_TOKENS: used.input,
+        _OUTPUT_TOKENS: used.output,
+        _USD: cost,
+        _REQUESTS: 0,
+        _CONCURRENT: 0,
+    }
+    actual = list(map(by_meter.__getitem__, map(_meter_of, holds.limits)))
     return Settlement(reservation.id, reservation.at_ms, holds, actual, entry, record, created)
 
 

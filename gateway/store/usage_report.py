@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from heapq import nlargest
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import msgspec
 from gateway.core.errors import FieldInvalid
 from gateway.core.limit_status import limit_status_object
 from gateway.core.limits import Limit, Scope
+from gateway.core.parameters import refuse_unknown
 from gateway.core.reservation import LimitStatus
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.runtime.slices import drained_in_slices, in_slices, sorted_in_slices
@@ -235,14 +236,6 @@ def _usage_order(given: Mapping[str, str]) -> UsageOrder:
     if not re.fullmatch(r"[1-9]\d{0,8}", top, re.ASCII):
         raise FieldInvalid("'top' must be a number of rows, such as 10.", param="top")
     return UsageOrder(figure or "usd", int(top))
-
-
-def refuse_unknown(given: Mapping[str, str], known: Collection[str]) -> None:
-    """Raises FieldInvalid."""
-    for name in given:
-        if name not in known:
-            there = f"there are {', '.join(known)}" if known else "there are no parameters"
-            raise FieldInvalid(f"{name[:64]!r} is not known here; {there}.", param=name[:64])
 
 
 async def _totals(rows: Sequence[UsageRow]) -> JsonObject:

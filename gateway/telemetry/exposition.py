@@ -25,6 +25,12 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PART_CHARACTERS = 32 * 1024
 
 
+class _ReportedNames(msgspec.Struct):
+    """The part of a report that says what is configured: the rest of it is not decoded."""
+
+    names: ConfiguredNames | None = None
+
+
 class ProcessReport(msgspec.Struct):
     """What a process has counted, and what it has configured: None where it does not know."""
 
@@ -34,6 +40,7 @@ class ProcessReport(msgspec.Struct):
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(ProcessReport)
+_NAMES_DECODER = msgspec.msgpack.Decoder(_ReportedNames)
 
 
 def pack(report: ProcessReport) -> bytes:
@@ -49,10 +56,14 @@ def aggregate(processes: Iterable[list[Series]]) -> list[Series]:
     found: dict[str, Series] = {}
     for every in processes:
         for series in every:
-            known = found.setdefault(series.name, series)
-            if known is not series:
-                known.merge(series)  # type: ignore[arg-type] # A name has one kind.
+            _absorb(found, series)
     return list(found.values())
+
+
+def _absorb(found: dict[str, Series], series: Series) -> None:
+    known = found.setdefault(series.name, series)
+    if known is not series:
+        known.merge(series)  # type: ignore[arg-type] # A name has one kind.
 
 
 class MetricsAggregator:
@@ -75,14 +86,31 @@ class MetricsAggregator:
 
     def render(self, own: Iterable[Series]) -> tuple[bytes, str]:
         """The exposition of all of them and of `own`, and its content type."""
-        reports = [unpack(packed) for packed in self._latest.values()]
+        return b"".join(self.parts(own)), CONTENT_TYPE
+
+    def parts(self, own: Iterable[Series]) -> Iterator[bytes]:
+        """The exposition, part by part, each of which takes a few milliseconds at most; some are empty. It is that of
+        the moment at which the first is asked for."""
+        reports = [*self._latest.values(), pack(ProcessReport(list(own)))]
+        found = {series.name: series for series in self._configured_of_ended()}
+        yield b""
+        for packed in reports:
+            every = unpack(packed).series
+            yield b""
+            for series in every:
+                _absorb(found, series)
+                yield b""
+        yield from exposition_parts(found.values())
+
+    def _configured_of_ended(self) -> list[Series]:
+        """What workers that have ended counted. What no worker has configured any more is removed permanently."""
         ended = unpack(self._ended).series
-        configured = [report.names for report in reports if report.names is not None]
+        reported = [_NAMES_DECODER.decode(packed).names for packed in self._latest.values()]
+        configured = [names for names in reported if names is not None]
         if configured:
             prune(ended, reduce(ConfiguredNames.united, configured))
             self._ended = pack(ProcessReport(ended))
-        own_copy = unpack(pack(ProcessReport(list(own)))).series
-        return exposition(aggregate([ended, *(report.series for report in reports), own_copy])), CONTENT_TYPE
+        return ended
 
 
 def exposition(every: Iterable[Series]) -> bytes:

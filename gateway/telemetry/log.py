@@ -1,8 +1,8 @@
 """The log: one line for each request at its end, and events for operators.
 
-JSON lines in production, coloured lines on a terminal (structlog). Never in it: a prompt, a response, a key, an
-upstream's secret. Logging neither raises nor waits: line_writer.py writes the lines, and drops what cannot be written.
-Requests without a valid key have only so many lines in a while; the others are counted.
+JSON lines in production; a terminal is shown the same lines in colours (structlog). Never in it: a prompt, a response,
+a key, an upstream's secret. Logging neither raises nor waits: line_writer.py writes the lines, and drops what cannot be
+written. Requests without a valid key have only so many lines in a while; the others are counted.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.errors import GatewayError, InternalError
-from gateway.core.exchange import Exchange
+from gateway.core.errors import InternalError
+from gateway.core.exchange import Exchange, Failure
 from gateway.core.header_rules import (
     AGENT_HEADERS,
     SESSION_HEADERS,
@@ -33,6 +33,7 @@ from gateway.core.header_rules import (
 )
 from gateway.core.request import IncomingRequest
 from gateway.core.traces import RequestTrace
+from gateway.core.usage import UsageSource
 from gateway.telemetry.line_writer import LineWriter
 from gateway.telemetry.sampling import LineSample
 
@@ -50,55 +51,69 @@ _LIMIT_FIELDS = ("name", "scope", "meter", "per", "amount", "used", "held", "req
 """The fields of a limit that refused. The team and the key are fields of the line itself."""
 
 
+_SHARED_REMEMBERED = 2_048
+"""Alike requests whose shared fields are kept encoded: about half a kilobyte for each."""
+
+_CLIENTS_REMEMBERED = 1_024
+
+_REPORTED = UsageSource.REPORTED  # Slow to reach through the class in Python 3.11.
+
+
 def _none_dropped() -> int:
     return 0
 
 
-class _RequestLine(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
-    """The fields of a request's line, in their order; None is left out."""
+class _SharedFields(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """The fields of a request's line that many requests have in common; None is left out."""
 
-    request_id: str
     endpoint: str
-    method: str | None = None
-    path: str | None = None
-    client_ip: str | None = None
-    user_agent: str | None = None
-    session: str | None = None
-    agent: str | None = None
-    turn: str | None = None
-    trace_id: str | None = None
-    request_bytes: int | None = None
     team: str | None = None
     key: str | None = None
-    refused_key: str | None = None
     model: str | None = None
     stream: bool | None = None
-    output_cap: int | None = None
-    user: str | None = None
-    shadow_refused: list[str] | None = None
     upstream: str | None = None
-    upstream_request_id: str | None = None
-    redacted: int | None = None
     status: int
+    usage_source: str | None = None
+
+
+class _ClientFields(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """Those that the requests of one client have in common."""
+
+    client_ip: str | None = None
+    user_agent: str | None = None
+
+
+class _RequestLine(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """The other fields of a request's line, those first that most lines have; None is left out."""
+
+    request_id: str
+    request_bytes: int | None = None
+    user: str | None = None
+    upstream_request_id: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_input_tokens: int | None = None
-    usage_source: str | None = None
     cost_usd: float | None = None
     duration_s: float
     time_to_first_token_s: float | None = None
     overhead_s: float
     store_s: float | None = None
+    session: str | None = None
+    agent: str | None = None
+    turn: str | None = None
+    trace_id: str | None = None
+    method: str | None = None
+    path: str | None = None
+    refused_key: str | None = None
+    output_cap: int | None = None
+    shadow_refused: list[str] | None = None
+    redacted: int | None = None
     code: str | None = None
     blame: str | None = None
     limit: dict[str, Any] | None = None
     error: str | None = None
     stack: list[str] | None = None
     attempts: list[str] | None = None
-
-
-Render = Callable[[str, str, dict[str, Any] | _RequestLine], bytes]
-"""Makes a line of a level, an event and its fields."""
 
 
 class Log:
@@ -117,16 +132,18 @@ class Log:
         self._samples = {"request": LineSample(), "admin request refused": LineSample()}
         """Of lines that need no key, by their event."""
         self._write_line = write
-        self._render = _for_terminal(always) if terminal else _as_json(always)
+        self._shown = _in_colours() if terminal else None
+        self._always = b"," + _ENCODER.encode(always)[1:-1] if always else b""
+        self._shared_fields = lru_cache(_SHARED_REMEMBERED)(self._encode_shared_fields)
 
     def info(self, event: str, **fields: Any) -> None:
-        self._write("info", event, fields)
+        self._write_event("info", event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        self._write("warning", event, fields)
+        self._write_event("warning", event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        self._write("error", event, fields)
+        self._write_event("error", event, fields)
 
     def defect(self, event: str, error: BaseException, **fields: Any) -> None:
         """An unexpected exception: its class and where it was raised. Its text is left out, since the text of a
@@ -148,11 +165,60 @@ class Log:
     def exchange(self, x: Exchange) -> None:
         """The line of a request, unless it needed no key and there are too many of those. Fields that the request
         never came to have are left out."""
-        if x.caller is not None or self._samples["request"].admits(_code_of(x)):
-            self._write_line(self._render("info", "request", _line_of(x)))
+        request, caller, parsed, target, usage = x.request, x.caller, x.parsed, x.target, x.usage
+        if caller is None and not self._samples["request"].admits(_code_of(x)):
+            return
+        shared = self._shared_fields(
+            request.endpoint.name,
+            caller.team if caller is not None else None,
+            caller.key_id if caller is not None else None,
+            parsed.binding.model.name if parsed is not None else None,
+            parsed.stream if parsed is not None else None,
+            target.upstream.name if target is not None else None,
+            x.status,
+            None if usage is None else usage.source is _REPORTED,
+        )
+        client = _client_fields(request.client_ip, request.headers.get("user-agent", "")[:SHOWN_CHARACTERS])
+        self._write(shared, client, _line_of(x))
 
-    def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
-        self._write_line(self._render(level, event, fields))
+    def _write_event(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        self._write(_level_and_event(level, event), self._always + b"," if fields else self._always, fields)
+
+    def _write(self, begin: bytes, more: bytes, fields: dict[str, Any] | _RequestLine) -> None:
+        """Time, level and event first, so that lines can be read by eye. The time is that of RFC 3339, in UTC, to the
+        microsecond. `begin` and `more` are members, encoded, that come before the fields."""
+        second, microsecond = divmod(time.time_ns() // 1000, 1_000_000)
+        encoded = _ENCODER.encode(fields)[1:]
+        line = b'{"time":"%b.%06dZ",%b%b%b\n' % (_date_and_time(second), microsecond, begin, more, encoded)
+        self._write_line(line if self._shown is None else self._shown(line))
+
+    def _encode_shared_fields(
+        self,
+        endpoint: str,
+        team: str | None,
+        key: str | None,
+        model: str | None,
+        stream: bool | None,
+        upstream: str | None,
+        status: int,
+        is_reported: bool | None,
+    ) -> bytes:
+        """What the line of a request begins with, up to the comma behind these fields."""
+        fields = _SharedFields(
+            endpoint=endpoint,
+            team=team,
+            key=key,
+            model=model,
+            stream=stream,
+            upstream=upstream,
+            status=status,
+            usage_source=None
+            if is_reported is None
+            else UsageSource.REPORTED
+            if is_reported
+            else UsageSource.ESTIMATED,
+        )
+        return b"%b%b,%b," % (_level_and_event("info", "request"), self._always, _ENCODER.encode(fields)[1:-1])
 
 
 def configure(fd: int | None = None, **always: Any) -> Log:
@@ -171,61 +237,56 @@ def configure(fd: int | None = None, **always: Any) -> Log:
 
 
 def _line_of(x: Exchange) -> _RequestLine:
-    request, caller, parsed, target, usage = x.request, x.caller, x.parsed, x.target, x.usage
+    request, parsed, reservation, usage, failure = x.request, x.parsed, x.reservation, x.usage, x.failure
     duration, in_store = x.ended - request.at, x.store_seconds
     overhead = duration - x.upstream_seconds
     waited = None if x.first_byte_at is None else x.first_byte_at - request.at
     # Seconds are rounded to the microsecond by arithmetic: `round` to so many digits writes them, and so takes longer.
     line = _RequestLine(
         request_id=request.request_id,
-        endpoint=request.endpoint.name,
-        client_ip=request.client_ip or None,
         request_bytes=request.body.size or None,
-        team=caller.team if caller is not None else None,
-        key=caller.key_id if caller is not None else None,
-        refused_key=x.refused_key or None,
-        model=parsed.binding.model.name if parsed is not None else None,
-        stream=parsed.stream if parsed is not None else None,
-        output_cap=x.quota_output_cap,
-        user=parsed.user[:SHOWN_CHARACTERS] or None if parsed is not None else None,
-        upstream=target.upstream.name if target is not None else None,
         upstream_request_id=_upstream_id(x.response.headers) if x.response is not None else None,
-        redacted=x.redacted or None,
-        status=x.status,
         input_tokens=usage.input if usage is not None else None,
         output_tokens=usage.output if usage is not None else None,
         cached_input_tokens=usage.cached_input if usage is not None else None,
-        usage_source=usage.source if usage is not None else None,
         cost_usd=x.cost / 1_000_000 if usage is not None else None,
         duration_s=(duration * 1e6 + 0.5) // 1 / 1e6,
         time_to_first_token_s=None if waited is None else (waited * 1e6 + 0.5) // 1 / 1e6,
         overhead_s=(overhead * 1e6 + 0.5) // 1 / 1e6 if overhead > 0 else 0.0,
         store_s=None if in_store is None else (in_store * 1e6 + 0.5) // 1 / 1e6,
     )
-    _add_client(line, request, x.trace)
-    if (verdict := x.reservation or x.refusal) is not None and verdict.would_refuse:
-        line.shadow_refused = [limit.name for limit in verdict.would_refuse]
-    failure = x.failure
+    _add_conversation(line, request, x.trace)
+    if parsed is not None and parsed.user:
+        line.user = parsed.user[:SHOWN_CHARACTERS]
+    if reservation is not None:
+        if reservation.capped:
+            line.output_cap = x.quota_output_cap
+        if reservation.would_refuse:
+            line.shadow_refused = [limit.name for limit in reservation.would_refuse]
+    if x.redacted:
+        line.redacted = x.redacted
     if failure is not None:
-        line.blame, line.code = failure
-    if x.error is not None:
-        _add_error(line, x.error)
-    if x.attempts and (failure is not None or len(x.attempts) > 1):
-        line.attempts = [f"{upstream}: {outcome}" for upstream, outcome in x.attempts]
+        _add_failure(line, x, failure)
+    elif len(x.attempts) > 1:
+        line.attempts = _attempts_of(x)
     return line
+
+
+@lru_cache(_CLIENTS_REMEMBERED)
+def _client_fields(client_ip: str, user_agent: str) -> bytes:
+    """The members of the line, each with its comma."""
+    fields = _ClientFields(client_ip=client_ip or None, user_agent=shortened(user_agent) or None)
+    encoded = _ENCODER.encode(fields)[1:-1]
+    return encoded and encoded + b","
 
 
 def _code_of(x: Exchange) -> str:
     return x.failure.code if x.failure is not None else "answered"
 
 
-def _add_client(line: _RequestLine, request: IncomingRequest, trace: RequestTrace | None) -> None:
-    """Who asked, and what the endpoint's name does not say: the path without its query, which can carry a key."""
-    if not line.endpoint:
-        line.method, line.path = shortened(request.method), shortened(request.path)
+def _add_conversation(line: _RequestLine, request: IncomingRequest, trace: RequestTrace | None) -> None:
+    """What the client says that the request is a part of."""
     headers = request.headers
-    if agent := headers.get("user-agent"):
-        line.user_agent = shortened(agent)
     if may_name_session(headers) and (session := first_of(SESSION_HEADERS, headers)):
         line.session = shortened(session)
         # What names its agent or its turn names its session, too.
@@ -260,13 +321,29 @@ def shortened(text: str) -> str:
     return text[:SHOWN_CHARACTERS].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _add_error(line: _RequestLine, error: GatewayError) -> None:
-    if error.limit is not None:
-        line.limit = {name: error.limit[name] for name in _LIMIT_FIELDS}
-    if isinstance(error, InternalError):
-        cause = error.__cause__ or error
+def _add_failure(line: _RequestLine, x: Exchange, failure: Failure) -> None:
+    line.blame, line.code = failure
+    if not x.request.endpoint.name:
+        # The path without its query, which can carry a key.
+        line.method, line.path = shortened(x.request.method), shortened(x.request.path)
+    if x.refused_key:
+        line.refused_key = x.refused_key
+    if x.refusal is not None and x.refusal.would_refuse:
+        line.shadow_refused = [limit.name for limit in x.refusal.would_refuse]
+    if x.attempts:
+        line.attempts = _attempts_of(x)
+    if x.error is None:
+        return
+    if x.error.limit is not None:
+        line.limit = {name: x.error.limit[name] for name in _LIMIT_FIELDS}
+    if isinstance(x.error, InternalError):
+        cause = x.error.__cause__ or x.error
         line.error = type(cause).__qualname__
         line.stack = _stack(cause)
+
+
+def _attempts_of(x: Exchange) -> list[str]:
+    return [f"{upstream}: {outcome}" for upstream, outcome in x.attempts]
 
 
 def _stack(error: BaseException) -> list[str]:
@@ -274,31 +351,16 @@ def _stack(error: BaseException) -> list[str]:
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
 
 
-def _for_terminal(always: dict[str, Any]) -> Render:
+def _in_colours() -> Callable[[bytes], bytes]:
+    """What makes of a line in JSON the one that a terminal shows."""
     # A gateway whose log goes to no terminal does without these megabytes.
     import structlog
 
-    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")
     colours = structlog.dev.ConsoleRenderer(timestamp_key="time", colors=True, sort_keys=False)
 
-    def render(level: str, event: str, fields: dict[str, Any] | _RequestLine) -> bytes:
-        if isinstance(fields, _RequestLine):
-            fields = {name: value for name, value in msgspec.structs.asdict(fields).items() if value is not None}
-        shown = stamp(None, level, {**_printable(always | fields), "event": _shown(event), "level": level})
-        return f"{colours(None, level, shown)}\n".encode(errors="backslashreplace")
-
-    return render
-
-
-def _as_json(always: dict[str, Any]) -> Render:
-    begun = b"," + _ENCODER.encode(always)[1:-1] if always else b""
-
-    def render(level: str, event: str, fields: dict[str, Any] | _RequestLine) -> bytes:
-        """Time, level and event first, so that lines can be read by eye. The time is that of RFC 3339, in UTC, to the
-        microsecond."""
-        second, microsecond = divmod(time.time_ns() // 1000, 1_000_000)
-        begins = _date_and_time(second), microsecond, _level_and_event(level, event), begun
-        return b'{"time":"%b.%06dZ",%b%b%b%b\n' % (*begins, b"," if fields else b"", _ENCODER.encode(fields)[1:])
+    def render(line: bytes) -> bytes:
+        fields: dict[str, Any] = msgspec.json.decode(line)
+        return f"{colours(None, fields['level'], _printable(fields))}\n".encode(errors="backslashreplace")
 
     return render
 

@@ -1,7 +1,8 @@
 """Every metric of the gateway.
 
-`Metrics.exchange` records a finished request: it finds what requests of the same labels share with one look-up
-(`_Answers`), which is added to the series when these are read. Label values come from the configuration and from closed
+`Metrics.exchange` records a finished request: it notes its figures with those of requests of the same labels
+(`_Answers`), which it finds with one look-up. They are added to the series together, when there are many or the series
+are read: one by one they would cost several times as much. Label values come from the configuration and from closed
 lists, never from what a client sends, so that the number of series is bounded. When a reload removes a team, a model,
 an upstream or a limit, their series go: `keep` gets what is configured, and the next scrape leaves out the rest.
 docs/metrics.md describes every metric.
@@ -10,23 +11,25 @@ docs/metrics.md describes every metric.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
-from gateway.core.exchange import Exchange
-from gateway.core.limits import MICRO, Scope
-from gateway.core.reservation import LimitStatus, Reservation
+from gateway.core.exchange import Exchange, Failure
+from gateway.core.limits import MICRO, Limit, Scope
+from gateway.core.reservation import LimitStatus
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.usage import Usage, UsageSource
 from gateway.telemetry.configured_names import STORED_LIMIT, ConfiguredNames, prune
 from gateway.telemetry.exposition import CONTENT_TYPE, ProcessReport, exposition_parts, pack
 from gateway.telemetry.process_metrics import ProcessMetrics
 from gateway.telemetry.quota_uses import QuotaUses, quota_labels
-from gateway.telemetry.series import Counter, Gauge, Histogram, Labels, Observations, Series
+from gateway.telemetry.series import Counter, Gauge, Histogram, Labels, Series
 
 # fmt: off
 # The last bounds of these two are a minute above what the default timeouts of an upstream allow.
@@ -51,31 +54,37 @@ _ABORTED_BY: tuple[tuple[type[GatewayError], str], ...] = (
 )
 
 
-@dataclass(slots=True)  # Whose attributes are set several times as fast as a struct's.
+_KINDS_OF_TOKENS = {
+    "input": (attrgetter("input"),),
+    "output": (attrgetter("output"),),
+    "cached_input": (attrgetter("cached_input"),),
+    "cache_write": (attrgetter("cache_write"), attrgetter("cache_write_1h")),
+    "reasoning": (attrgetter("reasoning"),),
+}
+"""The values of the label `direction`, and what each counts of a `Usage`."""
+
+_NOTED_ALIKE = 32
+"""The requests with the same labels, and the calls of the store, whose figures are added to the series together."""
+
+_NOTED_KINDS = 64
+"""The sets of labels with figures that are not added yet: to add all of them takes two milliseconds."""
+
+
+_Figures = tuple[float, float, Usage | None, int]
+"""Of one request: the seconds in all, those of the gateway's own, the usage, and the cost in micro-dollars."""
+
+
+@dataclass(slots=True)  # Whose attributes are read several times as fast as a struct's.
 class _Answers:
-    """Requests of the same endpoint, team, model, upstream, status and source of usage, since the series were last
-    read. What they observe goes into the histograms at once."""
+    """Requests of the same endpoint, team, model, upstream, status, source of usage, failure and attempts. `noted` has
+    the figures that are not added to the series yet."""
 
     labels: Labels
     """Of `gateway_requests_total`."""
     source: str
-    duration: Observations
-    overhead: Observations
-    requests: int = 0
-    input: int = 0
-    output: int = 0
-    cached_input: int = 0
-    cache_write: int = 0
-    reasoning: int = 0
-    cost: int = 0
-
-
-@dataclass(slots=True)
-class _StoreCalls:
-    """Calls of the store with the same name and outcome since the series were last read."""
-
-    seconds: Observations
-    number: int = 0
+    failure: Failure | None
+    attempts: Sequence[tuple[str, str]]
+    noted: list[_Figures] = field(default_factory=list)
 
 
 class Metrics:
@@ -89,8 +98,8 @@ class Metrics:
         self.build.set(1, (version, platform.python_version()))
         self._begin_at_zero()
         self._names: ConfiguredNames | None = None
-        self._answers: dict[tuple[object, ...], _Answers] = {}
-        self._store_calls: dict[Labels, _StoreCalls] = {}
+        self._answers: dict[tuple[Any, ...], _Answers] = {}
+        self._store_calls: defaultdict[Labels, list[float]] = defaultdict(list)
         self._process = ProcessMetrics()
 
     def _begin_at_zero(self) -> None:
@@ -216,46 +225,37 @@ class Metrics:
 
     def exchange(self, x: Exchange) -> None:
         """Record one finished request."""
-        target, parsed, usage = x.target, x.parsed, x.usage
-        team = x.caller.team if x.caller else ""
-        model = parsed.binding.model.name if parsed else ""
-        upstream = target.upstream.name if target else ""
+        target, parsed, caller, usage, failure = x.target, x.parsed, x.caller, x.usage, x.failure
+        team = caller.team if caller is not None else ""
+        model = parsed.binding.model.name if parsed is not None else ""
+        upstream = target.upstream.name if target is not None else ""
         is_reported = None if usage is None else usage.source is _REPORTED
-        which = (x.request.endpoint.name, team, model, upstream, x.status, is_reported)
-        answers = self._answers.get(which) or self._begin_answers(which, usage)
-        answers.requests += 1
+        which = (x.request.endpoint.name, team, model, upstream, x.status, is_reported, failure, *x.attempts)
+        answers = self._answers.get(which) or self._begin_answers(which, x)
         duration = x.ended - x.request.at
         overhead = duration - x.upstream_seconds
-        answers.duration.add(DURATION, duration)
-        answers.overhead.add(OVERHEAD, overhead if overhead > 0 else 0.0)
-        if usage is not None:
-            answers.input += usage.input
-            answers.output += usage.output
-            answers.cached_input += usage.cached_input
-            answers.cache_write += usage.cache_write + usage.cache_write_1h
-            answers.reasoning += usage.reasoning
-            answers.cost += x.cost
-        for attempt in x.attempts:
-            self.attempts.add(attempt)
+        noted = answers.noted
+        noted.append((duration, overhead if overhead > 0 else 0.0, usage, x.cost))
+        if len(noted) >= _NOTED_ALIKE:
+            self._add_answers(answers)
         if x.redacted:
             self.redacted.add((upstream,), x.redacted)
         if x.first_byte_at is not None and parsed is not None and parsed.stream:
             self.first_token.observe((model, upstream), x.first_byte_at - x.request.at)
-        if x.reservation is not None:
-            self._reserved(x.reservation, team)
-        failure = x.failure
-        if failure is not None:
-            self.errors.add((*failure, upstream))
+        reservation = x.reservation
+        if reservation is not None:
+            self.quotas.note(reservation.limit_statuses)
+            if reservation.would_refuse:
+                self._would_have_refused(reservation.would_refuse, team)
         if x.error is not None:
             self._failed(x, x.error, team)
 
     def store_call(self, call: str, outcome: str, seconds: float) -> None:
         """Record one call of the store: what for, "ok" or "unavailable", and how long it took."""
-        calls = self._store_calls.get((call, outcome))
-        if calls is None:
-            calls = self._store_calls[call, outcome] = _StoreCalls(self.store_seconds.of((call,)))
-        calls.number += 1
-        calls.seconds.add(STORE_CALL, seconds)
+        calls = self._store_calls[call, outcome]
+        calls.append(seconds)
+        if len(calls) >= _NOTED_ALIKE:
+            self._add_store_calls((call, outcome), calls)
 
     def journal_entries_were(self, outcome: str, entries: int) -> None:
         """Record the outcome of settlements that could not be made at once: "written", "in_memory", "replayed",
@@ -296,9 +296,9 @@ class Metrics:
         """The exposition, part by part: requests may be counted between two of them."""
         return exposition_parts(chain(self.each(), self._process.series()))
 
-    def packed(self) -> bytes:
-        """The same for a supervisor, which adds it to that of other workers."""
-        return pack(ProcessReport([*self.every(), *self._process.series()], self._names))
+    def packed(self, every: Iterable[Series]) -> bytes:
+        """The same for a supervisor, which adds it to that of other workers. `every` is what `each` has given."""
+        return pack(ProcessReport([*every, *self._process.series()], self._names))
 
     def every(self) -> list[Series]:
         """Every series but those of the process, without what is no longer configured."""
@@ -313,43 +313,59 @@ class Metrics:
                 prune((each,), self._names)
             yield each
 
-    def _begin_answers(self, which: tuple[str, str, str, str, int, bool | None], usage: Usage | None) -> _Answers:
-        endpoint, team, model, upstream, status, _ = which
+    def _begin_answers(self, which: tuple[Any, ...], x: Exchange) -> _Answers:
+        if len(self._answers) >= _NOTED_KINDS:
+            self._add_answers(self._answers.pop(next(iter(self._answers))))
         answers = self._answers[which] = _Answers(
-            (endpoint, team, model, upstream, str(status)),
-            usage.source if usage is not None else "",
-            self.duration.of((model, upstream)),
-            self.overhead.of((endpoint,)),
+            (*which[:4], str(x.status)),
+            x.usage.source if x.usage is not None else "",
+            x.failure,
+            tuple(x.attempts),
         )
         return answers
 
     def add_counted(self) -> None:
-        """Add to the series what was counted since the last time."""
+        """Add to the series what was noted since the last time."""
         for answers in self._answers.values():
-            self.requests.add(answers.labels, answers.requests)
-            if answers.source:
-                self._add_usage(answers)
+            self._add_answers(answers)
         self._answers.clear()
         for labels, calls in self._store_calls.items():
-            self.store_calls.add(labels, calls.number)
+            self._add_store_calls(labels, calls)
         self._store_calls.clear()
 
-    def _add_usage(self, answers: _Answers) -> None:
-        _, team, model, upstream, _ = answers.labels
-        place, source = (team, model, upstream), answers.source
-        self.tokens.add((*place, "input", source), answers.input)
-        self.tokens.add((*place, "output", source), answers.output)
-        if answers.cached_input:
-            self.tokens.add((*place, "cached_input", source), answers.cached_input)
-        if answers.cache_write:
-            self.tokens.add((*place, "cache_write", source), answers.cache_write)
-        if answers.reasoning:
-            self.tokens.add((*place, "reasoning", source), answers.reasoning)
-        self.cost.add((team, model), answers.cost)
+    def _add_answers(self, answers: _Answers) -> None:
+        if not answers.noted:
+            return
+        number = len(answers.noted)
+        durations, overheads, usages, costs = zip(*answers.noted, strict=True)
+        answers.noted.clear()
+        endpoint, _, model, upstream, _ = answers.labels
+        self.requests.add(answers.labels, number)
+        self.duration.of((model, upstream)).add_all(DURATION, durations)
+        self.overhead.of((endpoint,)).add_all(OVERHEAD, overheads)
+        for attempt in answers.attempts:
+            self.attempts.add(attempt, number)
+        if answers.failure is not None:
+            self.errors.add((*answers.failure, upstream), number)
+        if answers.source:
+            self._add_usage(answers, usages, sum(costs))
 
-    def _reserved(self, reservation: Reservation, team: str) -> None:
-        self.quotas.note(reservation.limit_statuses)
-        for limit in reservation.would_refuse:
+    def _add_usage(self, answers: _Answers, usages: Sequence[Usage], cost: int) -> None:
+        _, team, model, upstream, _ = answers.labels
+        for kind, counts in _KINDS_OF_TOKENS.items():
+            tokens = sum([sum(map(count, usages)) for count in counts])
+            if tokens or kind in ("input", "output"):
+                self.tokens.add((team, model, upstream, kind, answers.source), tokens)
+        self.cost.add((team, model), cost)
+
+    def _add_store_calls(self, labels: Labels, seconds: list[float]) -> None:
+        call, _ = labels
+        self.store_calls.add(labels, len(seconds))
+        self.store_seconds.of((call,)).add_all(STORE_CALL, seconds)
+        seconds.clear()
+
+    def _would_have_refused(self, limits: Iterable[Limit], team: str) -> None:
+        for limit in limits:
             name = self._limit_label(limit.name, limit.scope)
             self.shadow_refused.add((team, name, limit.meter, limit.per or "", limit.scope))
 

@@ -19,6 +19,9 @@ from gateway.telemetry.series import Labels
 _LIMITS_REMEMBERED = 1_024
 """Sets of limits whose quotas are remembered; all are forgotten where there are more."""
 
+_NOTED_MAX = 128
+"""Sets of limits whose last report waits to be read: so many take a fraction of a millisecond."""
+
 _QUOTA_SCOPES = frozenset({Scope.ORGANISATION, Scope.TEAM})
 _QUOTA_WINDOWS = frozenset(per for per in Per if per.rate_ms is None)
 
@@ -51,24 +54,29 @@ class _QuotasOf(NamedTuple):
 
 
 class QuotaUses:
-    """The last known use of each quota, by the labels of its series."""
+    """The last known use of each quota, by the labels of its series. What requests report is read when it is asked for,
+    of those with the same limits only the last report."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._uses: dict[Labels, QuotaUse] = {}
         self._configured: dict[Labels, Limit] = {}
         self._quotas_of: dict[int, _QuotasOf] = {}
+        self._noted: dict[int, LimitStatuses] = {}
+        """By the identity of their limits, which they keep alive: what was not read yet, the last report last."""
 
     def note(self, statuses: LimitStatuses) -> None:
         """What an admission has found of its limits."""
-        # Limits that grants raise are put together for this one request.
-        remembered = None if statuses.are_raised else self._quotas_of.get(id(statuses.limits))
-        known = remembered or self._find_quotas(statuses)
-        for place, labels, amount in known.reported[: len(statuses.used)]:
-            self._uses[labels] = QuotaUse(statuses.used[place], amount, statuses.resets_ms[place])
+        noted, limits = self._noted, id(statuses.limits)
+        if limits in noted:
+            del noted[limits]
+        elif len(noted) >= _NOTED_MAX:
+            self._read_noted()
+        noted[limits] = statuses
 
     def note_refusal(self, team: str, limit: Mapping[str, Any], retry_after_ms: int) -> None:
         """`limit` is that of the 429: its quota is spent."""
+        self._read_noted()
         per = limit["per"] or ""
         if per not in _QUOTA_WINDOWS or limit["scope"] not in _QUOTA_SCOPES or not limit["amount"]:
             return
@@ -87,6 +95,7 @@ class QuotaUses:
         """Forget the quotas that are not in this configuration. The used part of one whose amount has changed is
         computed with the new amount. A quota that counts other models than before is another one to the store, and
         begins again."""
+        self._read_noted()
         before, self._configured = self._configured, _quotas_in(snapshot)
         for labels in list(self._uses):
             limit, old = self._configured.get(labels), before.get(labels)
@@ -97,8 +106,17 @@ class QuotaUses:
 
     def ratios(self) -> dict[Labels, float]:
         """The used part of each quota, as it is now."""
+        self._read_noted()
         now_ms = self._clock.now_ms()
         return {labels: use.ratio(now_ms) for labels, use in self._uses.items()}
+
+    def _read_noted(self) -> None:
+        for limits, statuses in self._noted.items():
+            # Limits that grants raise are put together for one request.
+            known = (None if statuses.are_raised else self._quotas_of.get(limits)) or self._find_quotas(statuses)
+            for place, labels, amount in known.reported[: len(statuses.used)]:
+                self._uses[labels] = QuotaUse(statuses.used[place], amount, statuses.resets_ms[place])
+        self._noted.clear()
 
     def _find_quotas(self, statuses: LimitStatuses) -> _QuotasOf:
         reported = [

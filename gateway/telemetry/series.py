@@ -8,8 +8,10 @@ A label set stays until its process ends, unless it is removed after a reload (`
 
 from __future__ import annotations
 
+import collections
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from operator import add
 from typing import ClassVar, Literal
 
@@ -41,8 +43,9 @@ class Counter(msgspec.Struct, tag="counter"):
             values[labels] = amount
 
     def merge(self, other: Counter) -> None:
+        values = self.values
         for labels, amount in other.values.items():
-            self.add(labels, amount)
+            values[labels] = values.get(labels, 0) + amount
 
 
 class Gauge(msgspec.Struct, tag="gauge"):
@@ -75,6 +78,12 @@ class Observations(msgspec.Struct):
     def add(self, bounds: tuple[float, ...], value: float) -> None:
         self.counts[bisect_left(bounds, value)] += 1
         self.total += value
+
+    def add_all(self, bounds: tuple[float, ...], values: Sequence[float]) -> None:
+        """The same for several at once, most of it done in C."""
+        for place, number in collections.Counter(map(partial(bisect_left, bounds), values)).items():
+            self.counts[place] += number
+        self.total += sum(values)
 
 
 class Histogram(msgspec.Struct, tag="histogram"):

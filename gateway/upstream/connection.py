@@ -155,6 +155,30 @@ class ConnectionOwner(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """A protocol for `loop.create_connection`."""
 
+    __slots__ = (
+        "_cost_s",
+        "_deadlines",
+        "_fileno",
+        "_framing",
+        "_gives_way",
+        "_idle_until",
+        "_is_reading_paused",
+        "_is_reused",
+        "_is_tls",
+        "_name",
+        "_options",
+        "_owner",
+        "_read_buffer",
+        "_response",
+        "_state",
+        "_timer",
+        "_transport",
+        "_unsent",
+        "_upload",
+        "closed",
+        "congested",
+    )
+
     _transport: asyncio.Transport
     _fileno: int
     _is_tls: bool

@@ -17,11 +17,11 @@ import msgspec
 from gateway import __version__
 from gateway.core.errors import (
     AdminForbidden,
-    FieldInvalid,
     GatewayError,
     KeyUnknown,
     StoreUnavailable,
 )
+from gateway.core.parameters import refuse_unknown
 from gateway.core.time_format import rfc3339
 from gateway.identity.contract import AuditEntry
 from gateway.identity.requests import of_method
@@ -66,9 +66,7 @@ class AdminAccess:
 
     async def answer_session(self, request: AdminRequest) -> AdminResponse:
         """GET says whether the browser is signed in, POST signs it in by the token, DELETE signs it out."""
-        if request.query:
-            name = next(iter(request.query))[:64]
-            raise FieldInvalid(f"{name!r} is not known here; there are no parameters.", param=name)
+        refuse_unknown(request.query, ())
         if not self._token:
             raise AdminForbidden(_CLOSED)
         return await of_method(self.methods, request.method)(request)

@@ -25,9 +25,10 @@ from gateway.core.losses import (
     slot_of,
     with_unsaved,
 )
+from gateway.core.parameters import refuse_unknown
 from gateway.core.requests_in_flight import ProcessQuestion
 from gateway.core.time_format import rfc3339
-from gateway.identity.requests import AdministrationRequest, nothing_at, of_method, refuse_unknown
+from gateway.identity.requests import AdministrationRequest, nothing_at, of_method
 from gateway.store.contract import LossStore, ProcessCalls
 
 JsonObject = dict[str, Any]

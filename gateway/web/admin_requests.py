@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
+from gateway.core.parameters import refuse_unknown
 from gateway.core.request_explanation import explained, record_object
 from gateway.core.request_record import RequestRecord
 from gateway.core.requests_in_flight import (
@@ -79,7 +80,7 @@ class RequestAdministration:
     async def answer(self, request: AdministrationRequest) -> JsonObject:
         """Raises FieldInvalid, UrlUnknown, MethodNotAllowed, StoreUnavailable."""
         _, _, request_id = request.path.partition("/")
-        _refuse_unknown(request.query, ("team",))
+        refuse_unknown(request.query, ("team",))
         team = request.query.get("team", "")
         if "/" in request_id or request.path.endswith("/"):
             raise UrlUnknown(f"There is nothing at {request.path[:200]!r}.")
@@ -197,12 +198,6 @@ def _unknown(request_id: str, asked: _Asked) -> str:
         " at once, some have none. The log has a line of every request."
         + (f" {asked.problem}" if asked.problem else "")
     )
-
-
-def _refuse_unknown(query: Mapping[str, str], known: Collection[str]) -> None:
-    for name in query:
-        if name not in known:
-            raise FieldInvalid(f"{name[:64]!r} is not known here; there are {', '.join(known)}.", param=name[:64])
 
 
 def _refuse_method(method: str, taken: Collection[str]) -> None:

@@ -7,8 +7,7 @@ serves clients.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,7 +17,6 @@ from multidict import CIMultiDictProxy
 
 from gateway.core.errors import (
     AdminForbidden,
-    FieldInvalid,
     GatewayError,
     InternalError,
     MethodNotAllowed,
@@ -26,6 +24,7 @@ from gateway.core.errors import (
     TooLarge,
     UrlUnknown,
 )
+from gateway.core.parameters import refuse_repeated
 from gateway.runtime.tasks import LogError
 from gateway.web import openapi
 from gateway.web.admin_openapi import PREFIX, admin_document
@@ -128,7 +127,7 @@ class AdminRoutes:
         if (repeated or request.can_read_body) and (refusal := await self._handlers.refuse_stranger(plain)):
             return refusal
         if repeated:
-            _refuse_repeated(name for name, _ in request.rel_url.query.items())
+            refuse_repeated(_text(name) for name, _ in request.rel_url.query.items())
         if request.can_read_body:
             plain = msgspec.structs.replace(plain, body=await _body(request))
         return await self._handlers.admin_api(plain)
@@ -200,13 +199,6 @@ async def _body(request: web.BaseRequest) -> bytes:
         raise TooLarge(error.text or "The body is too large.") from None
     except RequestPayloadError as error:
         raise RequestMalformed(f"The body cannot be read: {error}.") from None
-
-
-def _refuse_repeated(names: Iterable[str]) -> None:
-    """Which one is meant is not known. Raises FieldInvalid."""
-    for name, times in Counter(names).items():
-        if times > 1:
-            raise FieldInvalid(f"{_text(name)[:64]!r} is given {times} times; give it once.", param=_text(name)[:64])
 
 
 def _without_body(request: web.BaseRequest) -> AdminRequest:

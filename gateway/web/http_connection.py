@@ -87,8 +87,6 @@ class ClientLimits(NamedTuple):
 ADMIN_CLIENTS = ClientLimits(connections=256)
 """Of the admin listener: apart from those of clients, so that a flood of these leaves operators and probes in."""
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
 
 class HttpConnection(web.RequestHandler):
     """aiohttp's connection, with the write side's pauses made known at once, without a task."""
@@ -97,6 +95,8 @@ class HttpConnection(web.RequestHandler):
     pause: Callable[[], None] | None = None
     resume: Callable[[], None] | None = None
     new_id: Callable[[], str]
+    nothing: asyncio.Future[None]
+    """What to wait for where there is nothing to wait for: it is done."""
     response_began = False
     """Whether the answer to a request has begun, and has not ended."""
     stalled_s: float
@@ -104,8 +104,8 @@ class HttpConnection(web.RequestHandler):
     """The transport until it is closed: aiohttp forgets it before all that was written is sent."""
     _stall_timer: asyncio.TimerHandle | None = None
     _unsent = 0
-    _chunked_body: web.BaseRequest | None = None
-    """The request whose chunked body is coming."""
+    _chunked_content: StreamReader | None = None
+    """The chunked body, of the request that is served, that is coming."""
     _bytes_of_it = 0
     is_last_answer = False
     """Whether the connection ends with the answer to the request that it has."""
@@ -117,44 +117,46 @@ class HttpConnection(web.RequestHandler):
     _received_last = b""
     """As many bytes as `_END_OF_CHUNKS` has."""
 
-    def request_began(self, request: web.BaseRequest) -> None:
+    def request_began(self, message: RawRequestMessage, content: StreamReader) -> None:
         self.response_began = False
-        is_chunked = "transfer-encoding" in request.headers and not request.content.is_eof()
-        self._chunked_body, self._bytes_of_it = request if is_chunked else None, 0
+        self._chunked_content = content if message.chunked and not content.is_eof() else None
+        self._bytes_of_it = 0
 
     def data_received(self, data: bytes) -> None:
-        known, is_head = len(self._messages), self._body is None
+        messages = self._messages
+        known, body = len(messages), self._body
         web.RequestHandler.data_received(self, data)  # By name: `super()` makes an object for each piece.
-        is_long = len(data) >= _END_BYTES
-        self._received_last = data[-_END_BYTES:] if is_long else (self._received_last + data)[-_END_BYTES:]
-        if len(self._messages) > known:
+        if len(data) >= _END_BYTES:
+            self._received_last = data[-_END_BYTES:]
+        else:
+            self._received_last = (self._received_last + data)[-_END_BYTES:]
+        if len(messages) > known:
             self._head_bytes = 0
-            self._expect_bodies(known)
-        elif is_head:
+            for message, content in islice(messages, known, None):
+                if body is not None and self._is_chunked:
+                    self._serve_no_more()
+                body = content
+                self._is_chunked = isinstance(message, RawRequestMessage) and message.chunked
+        elif body is None:
             self._head_bytes += len(data)
             if self._head_bytes > _UNFINISHED_HEAD_BYTES:
                 self._refuse_head()
-        body = self._body
         if body is not None and body.is_eof():
-            self._body = None
+            body = None
             if self._upgraded or (self._is_chunked and self._received_last != _END_OF_CHUNKS):
                 self._serve_no_more()
-        if self._chunked_body is not None:
-            content = self._chunked_body.content
-            self._bytes_of_it += len(data)
-            if content.is_eof():
-                self._chunked_body = None
-            elif self._bytes_of_it > _FRAMING_BYTES + _FRAMING_SHARE * content.total_bytes:
-                self._chunked_body = None
-                content.set_exception(RequestPayloadError("its chunks are mostly framing"))
+        self._body = body
+        if self._chunked_content is not None:
+            self._judge_framing(self._chunked_content, len(data))
 
-    def _expect_bodies(self, known: int) -> None:
-        """To be called when heads were parsed; `known` messages were waiting before."""
-        for message, payload in islice(self._messages, known, None):
-            if self._body is not None and self._is_chunked:
-                self._serve_no_more()
-            self._body = payload
-            self._is_chunked = isinstance(message, RawRequestMessage) and message.chunked
+    def _judge_framing(self, content: StreamReader, size: int) -> None:
+        """So many bytes more of the chunked body of the request that is served now."""
+        self._bytes_of_it += size
+        if content.is_eof():
+            self._chunked_content = None
+        elif self._bytes_of_it > _FRAMING_BYTES + _FRAMING_SHARE * content.total_bytes:
+            self._chunked_content = None
+            content.set_exception(RequestPayloadError("its chunks are mostly framing"))
 
     def _refuse_head(self) -> None:
         if not self.is_idle or self._socket is None:
@@ -177,6 +179,11 @@ class HttpConnection(web.RequestHandler):
     def is_idle(self) -> bool:
         """Whether it waits for a request."""
         return self._waiter is not None
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # aiohttp asks for it at the end of every body, and then the transport, whether or not it was paused.
+        if self._reading_paused or resume_parser:
+            super().resume_reading(resume_parser)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # only sockets come
         self._socket = transport
@@ -275,48 +282,35 @@ class HttpConnection(web.RequestHandler):
             super().log_exception(*args, **kw)
 
 
-class _Request(web.BaseRequest):
-    """`fault` is why it is refused at once."""
+class ClientRequest(web.BaseRequest):
+    """`fault` is why it is refused at once; `is_last` says that the client wants the connection to end with it."""
 
-    fault: GatewayError | None = None
-
-
-def _request(
-    message: RawRequestMessage,
-    payload: StreamReader,
-    protocol: web.RequestHandler,
-    writer: AbstractStreamWriter,
-    task: asyncio.Task[None],
-) -> _Request:
-    fault = _fault_of(message)
-    if fault is not None:
-        # An answer in a version that is not understood would be wrong, too.
-        message = message._replace(version=HttpVersion11)
-    if message.url.absolute:
-        # Whom it names says nothing here, and aiohttp would fail to read some names.
-        message = message._replace(url=message.url.relative())
-    request = _Request(message, payload, protocol, writer, task, asyncio.get_running_loop())
-    request.fault = fault
-    return request
+    connection: HttpConnection
+    fault: GatewayError | None
+    is_last: bool
 
 
 def _fault_of(message: RawRequestMessage) -> GatewayError | None:
     """Why a request that the parser let through cannot be served."""
-    if message.version[0] != 1:
-        return VersionUnsupported(f"HTTP/{message.version[0]}.{message.version[1]} is not served. Send HTTP/1.1.")
+    version, headers = message.version, message.headers
+    if version[0] != 1:
+        return VersionUnsupported(f"HTTP/{version[0]}.{version[1]} is not served. Send HTTP/1.1.")
     if "#" in message.path:
         return RequestMalformed("The request is not valid HTTP: its target has a fragment ('#').")
     # What could not be parsed has headers of no kind.
-    if "transfer-encoding" not in message.headers:
+    if "transfer-encoding" not in headers:
         return None
-    if message.version < HttpVersion11:
+    if version < HttpVersion11:
         # A proxy in between that does not know chunks sees another end of the body (RFC 9112, section 6.1).
         return RequestMalformed("The request is not valid HTTP: HTTP/1.0 has no transfer-encoding.")
-    codings = message.headers.getall("transfer-encoding")
+    codings = headers.getall("transfer-encoding")
     if len(codings) > 1 or codings[0].lower() != "chunked":
         named = ", ".join(codings)[:100]
         return TransferCodingUnsupported(f"The transfer-encoding {named!r} is not supported. Send chunked alone.")
     return None
+
+
+Handler = Callable[[ClientRequest], Awaitable[web.StreamResponse]]
 
 
 async def _refused(connection: HttpConnection, fault: GatewayError) -> web.StreamResponse:
@@ -342,7 +336,11 @@ class Listener(web.Server):
     connections that were turned away, and idle ones that were closed for others."""
 
     def __init__(self, handler: Handler, new_id: Callable[[], str], limits: ClientLimits) -> None:
-        super().__init__(self._handle, request_factory=_request, handler_cancellation=True)
+        super().__init__(
+            self._handle,  # type: ignore[arg-type]  # `_request` makes no other requests.
+            request_factory=self._request,  # type: ignore[arg-type]  # This listener makes no other connections.
+            handler_cancellation=True,
+        )
         self.limits = limits
         self.refused = 0
         self._handler = handler
@@ -352,26 +350,45 @@ class Listener(web.Server):
         self._open: dict[HttpConnection, None] = {}
         """By their last request, or their beginning: the least recent first."""
         self._empty = asyncio.Event()
+        self._nothing: asyncio.Future[None] = self._event_loop.create_future()
+        self._nothing.set_result(None)
 
     @property
     def open_connections(self) -> int:
         return len(self._open)
 
-    def _handle(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
-        assert isinstance(request, _Request), "the factory makes no other"
-        connection: HttpConnection = request.protocol  # type: ignore[assignment]  # This listener makes no other.
-        if request.fault is not None:
-            return _refused(connection, request.fault)
-        connection.request_began(request)
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        connection: HttpConnection,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> ClientRequest:
+        fault = _fault_of(message)
+        if fault is not None:
+            # An answer in a version that is not understood would be wrong, too.
+            message = message._replace(version=HttpVersion11)
+        if message.url.absolute:
+            # Whom it names says nothing here, and aiohttp would fail to read some names.
+            message = message._replace(url=message.url.relative())
+        request = ClientRequest(message, payload, connection, writer, task, self._event_loop)
+        request.connection, request.fault, request.is_last = connection, fault, message.should_close
+        connection.request_began(message, payload)
         if connection in self._open:
             del self._open[connection]
             self._open[connection] = None
+        return request
+
+    def _handle(self, request: ClientRequest) -> Awaitable[web.StreamResponse]:
+        if request.fault is not None:
+            return _refused(request.connection, request.fault)
         if self._begins.try_begin():
             return self._handler(request)
-        return self._handle_later(connection, request)
+        return self._handle_later(request)
 
-    async def _handle_later(self, connection: HttpConnection, request: _Request) -> web.StreamResponse:
-        await self._begins.wait(f"{request.remote} {connection.has_more}")
+    async def _handle_later(self, request: ClientRequest) -> web.StreamResponse:
+        await self._begins.wait(f"{request.remote} {request.connection.has_more}")
         return await self._handler(request)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
@@ -421,5 +438,6 @@ class Listener(web.Server):
             lingering_time=_LINGER_S,
         )
         connection.new_id = self._new_id
+        connection.nothing = self._nothing
         connection.stalled_s = self.limits.stalled_s
         return connection

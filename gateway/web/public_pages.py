@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import html
 from base64 import b64encode
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from enum import Enum
 from hashlib import sha256
@@ -35,6 +34,7 @@ from gateway.core.endpoints import (
 from gateway.core.errors import FieldInvalid, KeyMissing, KeyUnknown, ModelUnknown
 from gateway.core.limit_status import limit_status_object
 from gateway.core.limits import Limit
+from gateway.core.parameters import refuse_unknown
 from gateway.core.response import Headers
 from gateway.core.snapshot import Caller, Model
 from gateway.core.time_format import rfc3339
@@ -133,7 +133,7 @@ def _model_named(asked: PageRequest) -> Model:
 
 
 async def _limits(asked: PageRequest) -> Shown:
-    _refuse_unknown(asked.query, ())
+    refuse_unknown(asked.query, ())
     snapshot = asked.services.snapshot
     limits: dict[tuple[object, ...], Limit] = {}
     for model in snapshot.models_of(asked.caller):
@@ -146,23 +146,13 @@ async def _limits(asked: PageRequest) -> Shown:
 async def _usage(asked: PageRequest) -> Shown:
     """The usage of the caller's own key. It never includes another key's, whatever the query says."""
     services, caller = asked.services, asked.caller
-    _refuse_unknown(asked.query, USAGE_QUERY)
+    refuse_unknown(asked.query, USAGE_QUERY)
     if beyond := set(asked.query.get("by", "day").split(",")) - {*USAGE_GROUPS, ""}:
         raise FieldInvalid(f"'by' cannot be {min(beyond)[:64]!r}; it is made of {', '.join(USAGE_GROUPS)}.", param="by")
     own = {"by": "day,model", **asked.query, "team": caller.team, "key": caller.key_id}
     today = datetime.fromtimestamp(services.clock.now_ms() / 1000, services.zone).date()
     report = await REPORTS["usage"](services.store, services.snapshot, own, today)
     return Shown(await encoded_in_slices(report))
-
-
-def _refuse_unknown(query: Mapping[str, str], known: Collection[str]) -> None:
-    """A parameter that is given twice means two things. Raises FieldInvalid."""
-    for name, times in Counter(name for name, _ in query.items()).items():
-        if name not in known:
-            there = f"known are {', '.join(known)}" if known else "there are no parameters"
-            raise FieldInvalid(f"{name[:64]!r} is not known here; {there}.", param=name[:64])
-        if times > 1:
-            raise FieldInvalid(f"{name!r} is given {times} times; give it once.", param=name)
 
 
 async def digest_of_session(asked: PageRequest) -> str:

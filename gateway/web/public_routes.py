@@ -30,6 +30,7 @@ from gateway.web.client_hints import CLIENT_APIS, UnservedRequest, api_of, unkno
 from gateway.web.console_files import SHARED_FILES, ConsoleFiles
 from gateway.web.cors import CorsPolicy
 from gateway.web.errors import JSON
+from gateway.web.http_connection import ClientRequest
 from gateway.web.public_openapi import HEALTH_PATH
 from gateway.web.public_pages import NO_STORE, PAGES, Needs, Page, PageRequest, digest_of_session
 from gateway.web.request_body import ClientBody
@@ -103,7 +104,7 @@ class PublicRoutes:
         self._sessions = sessions
         self._me = ConsoleFiles("/me", "me.html", ("me.js", *SHARED_FILES))
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: ClientRequest) -> web.StreamResponse:
         services = self._pipeline.services
         # Each of these takes aiohttp's request as long as a call.
         headers, method, url = request.headers, request.method, request.rel_url

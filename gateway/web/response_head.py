@@ -1,4 +1,4 @@
-"""Writes the head of an answer: status line, headers, framing (RFC 9112, sections 4 and 6).
+"""Writes the head of an answer: status line, headers, framing, server and date (RFC 9112, sections 4 and 6).
 
 It is one format string instead of a map of headers, which would cost more than all the rest of a short answer.
 """
@@ -11,22 +11,18 @@ from functools import lru_cache
 from http import HTTPStatus
 
 from gateway.core.response import Headers
+from gateway.web.errors import SERVER
 
 CHUNKED = "transfer-encoding: chunked\r\n"
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
-_WITHOUT_LENGTH = frozenset({204, 304})
+WITHOUT_LENGTH = frozenset({204, 304})
 """Statuses whose answers have no body, so that no length is given (RFC 9110, section 8.6)."""
 
 
-def content_length(status: int, length: int) -> str:
-    """The framing of an answer with this body."""
-    return "" if status in _WITHOUT_LENGTH else f"content-length: {length}\r\n"
-
-
 def response_head(status: int, headers: Headers, framing: str, *, version: tuple[int, int], closes: bool) -> bytes:
-    """The head, to its empty line. `framing` is `CHUNKED`, a `content_length`, or empty for a body that ends with its
-    connection. `version` is the client's; `closes` says that the connection ends with this answer.
+    """The head, to its empty line. `framing` is `CHUNKED`, a line with the length, or empty for a body that ends with
+    its connection. `version` is the client's; `closes` says that the connection ends with this answer.
 
     Raises ValueError for a header that would be read as more than one.
     """
@@ -49,5 +45,5 @@ def _status_line(version: tuple[int, int], status: int) -> str:
 
 @lru_cache(maxsize=1)
 def _end(second: int) -> str:
-    """The date and what ends the head."""
-    return f"date: {formatdate(second, usegmt=True)}\r\n\r\n"
+    """The server, the date and what ends the head."""
+    return f"server: {SERVER}\r\ndate: {formatdate(second, usegmt=True)}\r\n\r\n"

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from operator import itemgetter
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 
 from gateway.core.endpoints import Dialect
 from gateway.core.errors import ClientGone, GatewayError
 from gateway.core.response import Headers
-from gateway.web.errors import SERVER, error_body, error_event, error_headers
-from gateway.web.http_connection import HttpConnection
-from gateway.web.response_head import CHUNKED, content_length, response_head
+from gateway.web.errors import error_body, error_event, error_headers
+from gateway.web.http_connection import ClientRequest
+from gateway.web.response_head import CHUNKED, WITHOUT_LENGTH, response_head
 
 _COMMENT = b": keep-alive\n"
 """Without a blank line, which some clients take for the end of an event; so it may only be between two events."""
 
 _ANTHROPIC = Dialect.ANTHROPIC  # Slow to reach through the class in Python 3.11.
-_SERVER = ("server", SERVER)
 _name_of = itemgetter(0)
+
+_SHORT_BYTES = 1024
+_CHUNK_HEADS = tuple([b"%x\r\n" % size for size in range(_SHORT_BYTES)])
+"""The heads of short chunks, by their sizes: an event is short, and to write a head takes longer than to find it."""
 
 _LAST_CHUNK = b"0\r\n\r\n"
 
@@ -33,23 +35,21 @@ the clock, and a comment comes by an eighth of the span late at most."""
 class WrittenResponse(web.StreamResponse):
     """What aiohttp's connection is given at the end of a request: an answer that is written already.
 
-    aiohttp calls `prepare` and `write_eof`, and asks `keep_alive`. Nothing else of its base class is used, and so none
-    of it is made: an answer's headers are bytes by now.
+    aiohttp awaits `prepare` and `write_eof`, and asks `keep_alive`. Nothing else of its base class is used, and so none
+    of it is made: an answer's headers are bytes by now. Nor is there a coroutine where there is nothing to wait for.
     """
 
-    def __init__(self, request: web.BaseRequest, connection: HttpConnection, keep_alive: bool) -> None:
+    def __init__(self, request: ClientRequest, keep_alive: bool) -> None:
         self._written = request
-        self._connection = connection
         self._keep_alive = keep_alive
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        return request.writer
+    def prepare(self, request: web.BaseRequest) -> Awaitable[None]:  # type: ignore[override]
+        return self._written.connection.nothing
 
-    async def write_eof(self, data: bytes = b"") -> None:
+    def write_eof(self, data: bytes = b"") -> Awaitable[None]:  # type: ignore[override]
         """Wait until the client has read most of what was written: until then no further request of it is served."""
-        self._connection.response_began = False
-        if self._connection.congested:
-            await self._written.writer.drain()
+        connection = self._written.connection
+        return self._written.writer.drain() if connection.congested else connection.nothing
 
 
 class HttpResponseWriter:
@@ -63,14 +63,16 @@ class HttpResponseWriter:
     started = False
     _chunked = False
     _streams_events = False
+    _is_called_back = False
+    """Whether a timer or a pause of the connection may call this writer or its source."""
     _alive: asyncio.TimerHandle | None = None
+    _source_is_between_events: Callable[[], bool] | None = None
     _has_written = False
     _silent_looks = 0
-    _last_piece = b""
 
     def __init__(
         self,
-        request: web.BaseRequest,
+        request: ClientRequest,
         request_id: str,
         dialect: Dialect,
         *,
@@ -79,7 +81,7 @@ class HttpResponseWriter:
     ) -> None:
         """`always` are headers of whatever answer it becomes."""
         self._request = request
-        self._connection: HttpConnection = request.protocol  # type: ignore[assignment]  # Listener makes no other.
+        self._connection = request.connection
         self._request_id = request_id
         self._dialect = dialect
         self._closing = closing
@@ -87,25 +89,32 @@ class HttpResponseWriter:
 
     @property
     def gone(self) -> bool:
-        transport = self._request.transport
+        transport = self._connection.transport
         return transport is None or transport.is_closing()
 
     @property
     def congested(self) -> bool:
         return self._connection.congested
 
-    def control_source(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+    def control_source(
+        self, pause: Callable[[], None], resume: Callable[[], None], is_between_events: Callable[[], bool]
+    ) -> None:
+        self._source_is_between_events = is_between_events
         self._connection.pause, self._connection.resume = pause, resume
+        self._is_called_back = True
         if self._connection.congested:
             pause()
 
     def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
         if every_s > 0:
+            self._is_called_back = True
             self._look_later(every_s / _LOOKS, headers)
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
-        self._stop_timers()
-        self._begin(status, headers, content_length(status, len(body)), body)
+        if self._is_called_back:
+            self._stop_timers()
+        framing = "" if status in WITHOUT_LENGTH else f"content-length: {len(body)}\r\n"
+        self._begin(status, headers, framing, body)
 
     def start(self, status: int, headers: Headers) -> None:
         if self.started:
@@ -123,13 +132,17 @@ class HttpResponseWriter:
     def write(self, data: bytes) -> None:
         transport = self._connection.transport
         if data and transport is not None:
-            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+            if self._chunked:
+                size = len(data)
+                head = _CHUNK_HEADS[size] if size < _SHORT_BYTES else b"%x\r\n" % size
+                transport.write(b"".join((head, data, b"\r\n")))
+            else:
+                transport.write(data)
             self._has_written = True
-            self._last_piece = data
 
     def finish(self) -> None:
         self._stop_timers()
-        if self._chunked and (transport := self._request.transport) is not None:
+        if self._chunked and (transport := self._connection.transport) is not None:
             transport.write(_LAST_CHUNK)
 
     def fail(self, error: GatewayError) -> None:
@@ -142,13 +155,13 @@ class HttpResponseWriter:
         self._stop_timers()
         if self._streams_events:
             event = error_event(error, self._dialect)
-            self.write(event if self._between_events else b"\n\n" + event)
+            self.write(event if self._is_between_events() else b"\n\n" + event)
         # What was written still goes out; the chunked coding's last chunk never does.
         self._connection.force_close()
 
-    @property
-    def _between_events(self) -> bool:
-        return not self._last_piece or self._last_piece.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+    def _is_between_events(self) -> bool:
+        # Until there is a source, nothing but comments is written.
+        return self._source_is_between_events is None or self._source_is_between_events()
 
     def _look_later(self, every_s: float, headers: Callable[[], Headers]) -> None:
         loop = asyncio.get_running_loop()
@@ -168,7 +181,7 @@ class HttpResponseWriter:
         if not self.started and self._request.content.is_eof():
             # A client that still sends its body does not wait yet.
             self._begin_with_comment((*headers(), ("content-type", "text/event-stream; charset=utf-8")))
-        elif self._streams_events and self._between_events and not self.congested:
+        elif self._streams_events and self._is_between_events() and not self.congested:
             self._write_comment()
 
     def _begin_with_comment(self, headers: Headers) -> None:
@@ -177,9 +190,8 @@ class HttpResponseWriter:
             self._write_comment()
 
     def _write_comment(self) -> None:
-        before = self._last_piece
         self.write(_COMMENT)
-        self._last_piece, self._has_written = before, False
+        self._has_written = False
 
     def _stop_timers(self) -> None:
         """Nothing more is written on a timer, and the source is neither paused nor resumed any more."""
@@ -192,15 +204,15 @@ class HttpResponseWriter:
     def _begin(self, status: int, headers: Headers, framing: str, body: bytes) -> None:
         request, connection = self._request, self._connection
         self.started = connection.response_began = True
-        own = [*headers, *self._always, ("x-request-id", self._request_id), _SERVER]
+        own = [*headers, *self._always, ("x-request-id", self._request_id)]
         if self._dialect is _ANTHROPIC and "request-id" not in map(_name_of, headers):
             # Anthropic's libraries show it with an error.
             own.append(("request-id", self._request_id))
         if (body or framing is CHUNKED) and "content-type" not in map(_name_of, headers):
             own.append(("content-type", "application/octet-stream"))
-        closes = self._closing or connection.is_last_answer or not request.keep_alive
+        closes = self._closing or connection.is_last_answer or request.is_last
         head = response_head(status, own, framing, version=request.version, closes=closes)
-        self.response = WrittenResponse(request, connection, keep_alive=not closes)
+        self.response = WrittenResponse(request, keep_alive=not closes)
         transport = connection.transport
         if transport is not None:
             transport.write(head + body)

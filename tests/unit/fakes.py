@@ -89,13 +89,16 @@ class Client:
         self._read = 0
         self._pause: Callable[[], None] = lambda: None
         self._relieved: Callable[[], None] = lambda: None
+        self.is_between_events: Callable[[], bool] = lambda: True
 
     @property
     def congested(self) -> bool:
         return len(self.body) - self._read >= self._slow_after
 
-    def control_source(self, pause: Callable[[], None], relieved: Callable[[], None]) -> None:
-        self._pause, self._relieved = pause, relieved
+    def control_source(
+        self, pause: Callable[[], None], relieved: Callable[[], None], is_between_events: Callable[[], bool]
+    ) -> None:
+        self._pause, self._relieved, self.is_between_events = pause, relieved, is_between_events
 
     def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
         self.keeps_alive_with = headers

@@ -26,6 +26,7 @@ from gateway.store.in_redis.arguments import (
     ScriptArguments,
     SlotBatch,
     SlotCall,
+    SlotShare,
     Timing,
     packed,
 )
@@ -62,6 +63,14 @@ class SlotReply(msgspec.Struct, frozen=True):
     spent: list[int]
     held: list[int]
     raises: Sequence[int] = ()
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """A reservation, and where its charges are, slot by slot; None where shadow limits that would have refused bear
+    nothing, so that `holds` are not those of whole calls."""
+
+    reservation: Reservation
+    shares: Sequence[SlotShare] | None
 
 
 class RecordLifetimes:
@@ -118,8 +127,8 @@ class Admissions:
         self._records = records
         self._clock_key = clock_key
 
-    async def admit(self, request: AdmissionRequest, attempts: int = _ATTEMPTS) -> Reservation | SlotReply:
-        """A reservation, or the reply that refuses. Raises StoreUnavailable."""
+    async def admit(self, request: AdmissionRequest, attempts: int = _ATTEMPTS) -> Admitted | SlotReply:
+        """What was admitted, or the reply that refuses. Raises StoreUnavailable."""
         client, timing = self._client, self._timing
         first_clock = client.clock_of(self._clock_key)
         at_ms = first_clock.now_ms()
@@ -156,7 +165,8 @@ class Admissions:
                 return reply
             replies.append(reply)
         self._records.begin(at_ms, map(_record_of, asked))
-        return _reservation(request, at_ms, replies)
+        reservation = _reservation(request, at_ms, replies)
+        return Admitted(reservation, None if reservation.would_refuse else asked)
 
     def refusal(self, request: AdmissionRequest, reply: SlotReply, others: Sequence[Counter | None]) -> Refusal:
         """Judged by the counters that refused, and by those of other slots as they are now, in the order of the
@@ -182,7 +192,7 @@ class Admissions:
 
     async def _ask_again(
         self, request: AdmissionRequest, replies: Sequence[SlotReply], attempts: int
-    ) -> Reservation | SlotReply:
+    ) -> Admitted | SlotReply:
         """Where the store wants to be asked at the time that it gave: its clock is off, or a window is over."""
         if replies and not await self._give_all_back(request.id, replies):
             raise StoreUnavailable(f"The gateway's store does not answer. {_NOT_FORWARDED}", retry_after_ms=1_000)

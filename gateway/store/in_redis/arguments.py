@@ -165,17 +165,26 @@ class WindowCall:
         self.numbers = one_by_one(numbers)
 
 
-class SlotCall:
-    """The calls of admit.lua for one batch whose requests are in one record, while one window lasts: by `batch`,
-    `window` and `record` the charges of such a call are found again."""
+class SlotShare:
+    """Where the charges of a reservation are in one slot: the counters of the batch in this window, and the key of its
+    record."""
 
-    __slots__ = ("_prepared", "batch", "record", "second", "window")
+    __slots__ = ("batch", "record", "window")
+
+    def __init__(self, batch: SlotBatch, window: WindowArguments, record: str) -> None:
+        self.batch = batch
+        self.window = window
+        self.record = record
+
+
+class SlotCall(SlotShare):
+    """The calls of admit.lua for one batch whose requests are in one record, while one window lasts."""
+
+    __slots__ = ("_prepared", "second")
 
     def __init__(self, batch: SlotBatch, prepared: WindowCall, second: int) -> None:
-        self.batch = batch
-        self.window = prepared.window
+        super().__init__(batch, prepared.window, f"{batch.slot_key}{second}")
         self.second = second
-        self.record = f"{batch.slot_key}{second}"
         self._prepared = prepared
 
     def command(self, request: AdmissionRequest, most: int, clock: ServerClock) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -14,12 +14,14 @@ from gateway.core.end_users import OTHER_USERS
 from gateway.core.limits import Scope
 from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import LedgerEntry, Reservation, Settlement
+from gateway.store.in_redis.admission import Admitted
 from gateway.store.in_redis.arguments import (
     LONG_MS,
     SHORT_MS,
     Recent,
     ScriptArguments,
     SlotBatch,
+    SlotShare,
     Timing,
     WindowArguments,
     counter_key,
@@ -172,109 +174,127 @@ class Settlements:
         self._teams: dict[str, float] = {}
         self._prepared: Recent[Hashable, SettlementArguments] = Recent(_RECENT_BILLS)
 
-    def settle(self, settlement: Settlement, position: JournalPosition) -> Coroutine[Any, Any, None]:
+    def settle(
+        self, settlement: Settlement, position: JournalPosition, admitted: Admitted | None = None
+    ) -> Coroutine[Any, Any, None]:
         """In every slot that the settlement speaks of. What fails in one is repeated in all: each settles it once.
-        Raises StoreUnavailable once it is awaited."""
-        entry, kept, billing = settlement.entry, settlement.record, ""
-        batches: Sequence[SlotBatch] = self._arguments.slot_batches(settlement.holds.limits)
-        unregistered = ""
+        `admitted` is what this process has admitted under its id, if anything. Raises StoreUnavailable once it is
+        awaited."""
+        entry, kept, billing, unregistered = settlement.entry, settlement.record, "", ""
         if entry is not None:
             if self._teams.get(entry.team, 0) <= time.monotonic():
                 unregistered = entry.team
             billing = self._arguments.billing_tag(entry.team)
         elif kept is not None:
             billing = self._arguments.billing_tag(kept.record.team)
+        shares = None
+        if admitted is not None and admitted.reservation.holds is settlement.holds:
+            shares = admitted.shares
+        if shares is None:
+            shares = self._shares_of(settlement, position)
         more = SettledInSlot(entry, kept)
-        if len(batches) == 1 and batches[0].tag == billing:
+        if len(shares) == 1 and shares[0].batch.tag == billing:
             if not unregistered and settlement.created is None:
                 # A single call, as nearly every settlement is: nothing else is to be awaited.
-                return self._settle_slot(settlement, more, batches[0], position)
+                return self._settle_slot(settlement, more, shares[0], position)
         else:
-            batches = [batch for batch in batches if batch.places]
-            if billing and all(batch.tag != billing for batch in batches):
-                batches.append(self._arguments.empty(billing))
-        slots = {batch: more if batch.tag == billing else _NOTHING_MORE for batch in batches}
-        return self._settle_slots(settlement, slots, position, unregistered)
+            shares = [share for share in shares if share.batch.places]
+            if billing and all(share.batch.tag != billing for share in shares):
+                shares.append(self._share_of(self._arguments.empty(billing), settlement, position))
+        return self._settle_slots(settlement, more, shares, position, billing, unregistered)
+
+    def _shares_of(self, settlement: Settlement, position: JournalPosition) -> list[SlotShare]:
+        batches = self._arguments.slot_batches(settlement.holds.limits)
+        return [self._share_of(batch, settlement, position) for batch in batches]
+
+    def _share_of(self, batch: SlotBatch, settlement: Settlement, position: JournalPosition) -> SlotShare:
+        """Of a reservation of which only the settlement is known."""
+        window, begins = batch.window_at(settlement.at_ms), settlement.holds.windows_ms
+        if len(batch.places) != len(begins):
+            begins = [begins[place] for place in batch.places]
+        if begins != window.begins:
+            window = self._arguments.window_of(batch, begins)
+        return SlotShare(batch, window, self._keys.record(batch.tag, position.process, settlement.at_ms))
 
     async def _settle_slots(
         self,
         settlement: Settlement,
-        slots: Mapping[SlotBatch, SettledInSlot],
+        more: SettledInSlot,
+        shares: Sequence[SlotShare],
         position: JournalPosition,
+        billing: str,
         unregistered: str,
     ) -> None:
         if unregistered:
             await self._register_team(unregistered)
-        calls = [self._settle_slot(settlement, more, batch, position) for batch, more in slots.items()]
+        calls = [
+            self._settle_slot(settlement, more if share.batch.tag == billing else _NOTHING_MORE, share, position)
+            for share in shares
+        ]
         if settlement.created is not None:
             calls.append(self._objects.keep(settlement.created))
         await asyncio.gather(*calls)
 
     async def _settle_slot(
-        self, settlement: Settlement, more: SettledInSlot, batch: SlotBatch, position: JournalPosition
+        self, settlement: Settlement, more: SettledInSlot, share: SlotShare, position: JournalPosition
     ) -> None:
         while True:
-            record, command = self._call(settlement, more, batch, position)
-            outcome, _, *told = await self._client.run(SETTLE, record, command)
+            command = self._command(settlement, more, share, position)
+            outcome, _, *told = await self._client.run(SETTLE, share.record, command)
             if outcome != _DAY_IS_CLOSED or more.entry is None:
                 if told:
-                    self._crossed(batch.tag, told[0], told[1])
+                    self._crossed(share.batch.tag, told[0], told[1])
                 return
             more = SettledInSlot(moved_to(more.entry, day_of_ms(told[0])), more.kept)
 
-    def _call(
-        self, settlement: Settlement, more: SettledInSlot, batch: SlotBatch, position: JournalPosition
-    ) -> tuple[str, bytes]:
-        """The record that it is about, and the command."""
-        entry, kept = more.entry, more.kept
-        holds, places, window = settlement.holds, batch.places, batch.window_at(settlement.at_ms)
-        begins, held, charged = holds.windows_ms, holds.amounts, settlement.charged
-        if len(places) != len(held):
-            begins, held, charged = ([column[place] for place in places] for column in (begins, held, charged))
-        if begins != window.begins:
-            window = self._arguments.window_of(batch, begins)
-        figures: Sequence[int] = () if entry is None else figures_of(entry)
-        weight = weight_of(entry) if entry is not None and entry.user else 0
-        numbers = [position.place, weight, len(figures), *figures, len(held), *held, *charged]
-        own = position.process == batch.process
-        record = (
-            batch.record(settlement.at_ms) if own else self._keys.record(batch.tag, position.process, settlement.at_ms)
-        )
+    def _command(
+        self, settlement: Settlement, more: SettledInSlot, share: SlotShare, position: JournalPosition
+    ) -> bytes:
+        entry, kept, batch, holds = more.entry, more.kept, share.batch, settlement.holds
+        held, charged = holds.amounts, settlement.charged if holds.capped else settlement.actual
+        if len(batch.places) != len(held):
+            held, charged = ([column[place] for place in batch.places] for column in (held, charged))
         # What admission has used at once of a rate stays as it is, unless admission was not asked.
         dues = batch.settled
         for place in batch.at_once:
             if charged[place] > held[place]:
                 dues = tuple(range(len(held)))
-        arguments = self._arguments_of(batch, window, position, more, dues)
-        user = entry.user if entry is not None else ""
-        command = arguments.command(record, settlement.id, user, numbers)
-        return record, command if kept is None else command + record_arguments(kept)
-
-    def _arguments_of(
-        self,
-        batch: SlotBatch,
-        window: WindowArguments,
-        position: JournalPosition,
-        more: SettledInSlot,
-        dues: Sequence[int],
-    ) -> SettlementArguments:
-        entry, in_journal = more.entry, position.place > 0
-        recorded_of = None if more.kept is None else more.kept.record.team
-        # What a bill's name is made of, without making it.
-        name: Hashable = entry and (
-            *(entry.day, entry.team, entry.key, entry.model, entry.upstream, entry.cost_center, entry.late),
-            entry.user != "",
-        )
-        which = (window, name, recorded_of, dues)
-        prepared = None if in_journal else self._prepared.get(which)
-        if prepared is None:
-            bill = None if entry is None else bill_name(entry)
-            journal = self._keys.journal(batch.tag, position.process) if in_journal else None
-            prepared = SettlementArguments(
-                self._keys, self._timing, self._users_max, batch, window, bill, recorded_of, journal, dues
+        recorded_of = None if kept is None else kept.record.team
+        figures: Sequence[int] = ()
+        weight, user = 0.0, ""
+        which: Hashable = (share.window, recorded_of, dues)
+        if entry is not None:
+            figures, user = figures_of(entry), entry.user
+            if user:
+                weight = weight_of(entry)
+            # What a bill's name is made of, without making it.
+            which = (
+                *(share.window, recorded_of, dues, entry.day, entry.team, entry.key, entry.model, entry.upstream),
+                *(entry.cost_center, entry.late, user != ""),
             )
-            if not in_journal:
-                self._prepared.put(which, prepared)
+        prepared = self._prepared.get(which) if not position.place else None
+        if prepared is None:
+            prepared = self._prepare(which, share, entry, recorded_of, dues, position)
+        numbers = [position.place, weight, len(figures), *figures, len(held), *held, *charged]
+        command = prepared.command(share.record, settlement.id, user, numbers)
+        return command if kept is None else command + record_arguments(kept)
+
+    def _prepare(
+        self,
+        which: Hashable,
+        share: SlotShare,
+        entry: LedgerEntry | None,
+        recorded_of: str | None,
+        dues: Sequence[int],
+        position: JournalPosition,
+    ) -> SettlementArguments:
+        bill = None if entry is None else bill_name(entry)
+        journal = self._keys.journal(share.batch.tag, position.process) if position.place else None
+        prepared = SettlementArguments(
+            self._keys, self._timing, self._users_max, share.batch, share.window, bill, recorded_of, journal, dues
+        )
+        if journal is None:
+            self._prepared.put(which, prepared)
         return prepared
 
     async def _register_team(self, team: str) -> None:

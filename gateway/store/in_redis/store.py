@@ -25,7 +25,7 @@ from gateway.core.store_url import read_store_url
 from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, ProcessReplies, UsageQuery, UsageRow
-from gateway.store.in_redis.admission import Admissions, RecordLifetimes, SlotReply
+from gateway.store.in_redis.admission import Admissions, Admitted, RecordLifetimes, SlotReply
 from gateway.store.in_redis.arguments import LONG_MS, ScriptArguments, Timing
 from gateway.store.in_redis.client import Observer, Router, ServerClock
 from gateway.store.in_redis.discovery import servers_of
@@ -116,8 +116,8 @@ class RedisStore:
         self._objects = ObjectRows(self.client.admissions, keys)
         self._record_rows = RecordRows(self.client.background, keys)
         self._processes = ProcessChannel(self.client.background, keys, self._tasks)
-        self._open: dict[str, Reservation] = {}
-        self._in_doubt: dict[str, Reservation] = {}
+        self._open: dict[str, Admitted] = {}
+        self._in_doubt: dict[str, Admitted] = {}
         """Settled, but without an answer: their records stay until a repetition has made sure, or as long as they last.
         What is lost or parked is never repeated."""
 
@@ -140,32 +140,32 @@ class RedisStore:
         if repeated is not None:
             return repeated
         verdict = await self._admissions.admit(request)
-        if isinstance(verdict, Reservation):
+        if isinstance(verdict, Admitted):
             self._open[request.id] = verdict
-            return verdict
+            return verdict.reservation
         refusal = self._admissions.refusal(request, verdict, await self._other_counters(request, verdict))
         self._refused.remember(request, refusal)
         return refusal
 
     async def settle(self, settlement: Settlement) -> None:
-        reservation = self._open.pop(settlement.id, None) or self._in_doubt.pop(settlement.id, None)
+        admitted = self._open.pop(settlement.id, None) or self._in_doubt.pop(settlement.id, None)
         try:
-            await self._settlements.settle(settlement, self._unjournalled)
+            await self._settlements.settle(settlement, self._unjournalled, admitted)
         except Exception:
-            if reservation is not None:
-                self._in_doubt[settlement.id] = reservation
+            if admitted is not None:
+                self._in_doubt[settlement.id] = admitted
             raise
-        if reservation is not None:
-            self._records.end(reservation.at_ms)
+        if admitted is not None:
+            self._records.end(admitted.reservation.at_ms)
 
     async def replay(self, process: str, place: int, settlement: Settlement) -> None:
         """Settle what is at this place of a process's journal, once, however often it is replayed. The
         places of a journal are to be replayed in their order, one after the other; place 0 comes before all."""
         await self._replays.settle(settlement, JournalPosition(process, place))
         # Its record stays for as long as its own place is still to come.
-        reservation = self._in_doubt.pop(settlement.id, None) if place else None
-        if reservation is not None:
-            self._records.end(reservation.at_ms)
+        admitted = self._in_doubt.pop(settlement.id, None) if place else None
+        if admitted is not None:
+            self._records.end(admitted.reservation.at_ms)
 
     async def journal_key(self, proposal: bytes) -> bytes:
         """The key that signs journals: the proposal, where there was none yet."""
@@ -180,7 +180,7 @@ class RedisStore:
         return self._open.keys()
 
     async def renew(self, ids: Sequence[str]) -> None:
-        await self._renewals.renew([self._open[name] for name in ids if name in self._open])
+        await self._renewals.renew([self._open[name].reservation for name in ids if name in self._open])
         await self._shorten_records()
 
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
@@ -238,10 +238,11 @@ class RedisStore:
         """A second after the other; one that fails is done with the next renewal."""
         now_ms = self.now_ms()
         while self._in_doubt:
-            oldest = next(iter(self._in_doubt.values()))
+            oldest = next(iter(self._in_doubt.values())).reservation
             if now_ms < oldest.at_ms + LONG_MS:
                 break
-            self._records.end(self._in_doubt.pop(oldest.id).at_ms)
+            del self._in_doubt[oldest.id]
+            self._records.end(oldest.at_ms)
         for second, records in self._records.settled(now_ms).items():
             await self._renewals.shorten_records(records)
             self._records.forget(second)

@@ -508,6 +508,17 @@ def test_a_long_event_passes_and_the_usage_at_its_end_is_seen(step: int) -> None
     assert tally.delivered > 3 * HELD_MAX // 5 - 500
 
 
+def test_what_was_passed_on_ends_between_events_except_for_a_part_of_a_long_one() -> None:
+    tally, long = StreamTally(CHAT, merge=True), long_event(2 * HELD_MAX)
+    for piece in (chunk("a"), chunk("b")[:9], chunk("b")[9:], long[:100]):
+        tally.feed(piece)
+        assert tally.is_between_events()
+    tally.feed(long[100:-9])
+    assert not tally.is_between_events()
+    tally.feed(long[-9:] + chunk("c")[:9])
+    assert tally.is_between_events()
+
+
 @pytest.mark.parametrize("step", [999, HELD_MAX, 10 * HELD_MAX])
 def test_what_a_long_event_delivers_and_what_came_before_it_is_in_the_usage_it_reports(step: int) -> None:
     stream = chunk("a") + long_event(3 * HELD_MAX, f',"usage":{REPORT.decode()}')

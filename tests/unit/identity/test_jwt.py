@@ -289,6 +289,15 @@ async def test_callers_with_the_same_rights_are_one_caller(verifying: Verifying)
     assert ada.caller.key_name == "jwt-idp.example"
 
 
+async def test_the_same_models_in_any_order_are_the_same_rights(verifying: Verifying) -> None:
+    """Else each order would have counters of its own: limits of keys would bind each of them by itself."""
+    orders = (["a/*", "b/*"], ["b/*", "a/*"], ["b/*", "a/*", "b/*"])
+    callers = [(await verifying.take(token(llm={"models": models}))).caller for models in orders]
+    assert callers[1] is callers[0]
+    assert callers[2] is callers[0]
+    assert (await verifying.take(token(llm={"models": ["a/*"]}))).caller.key_id != callers[0].key_id
+
+
 async def test_a_team_can_be_named_by_a_claim_of_its_own(verifying: Verifying) -> None:
     await verifying.keep(issuer_of(claims=TokenClaims(team="https://example.com/team"), default_team="sales"))
     direct = await verifying.take(token(**{"https://example.com/team": "search"}))

@@ -600,6 +600,26 @@ def test_a_quota_that_few_parallel_requests_exhaust_is_a_warning(
 
 
 @pytest.mark.parametrize(
+    ("priced", "requests"),
+    [
+        ("{output: 0.60}", 22),
+        ("{output: 0.30, tiers: {priority: {output: 0.60}}}", 22),
+        ("{output: 0.10, tiers: {flex: {output: 0.05}, fast: {output: 9}}}", None),
+        ("{output: 0.30, regions: {us: 2}}", 22),
+        ("{output: 0.10, above: [{tokens: 200_000, output: 9}]}", None),
+        ("{output: 0.01, audio_output: 0.60}", 22),
+    ],
+)
+def test_a_quota_of_dollars_is_exhausted_at_the_price_that_it_reserves_by(priced: str, requests: int | None) -> None:
+    """Also where only a route has a price."""
+    text = VALID.replace("1000", "128_000", 1).replace("price: {input: 0.15, output: 0.60}", "price: null")
+    text = text.replace("{upstream: main}", f"{{upstream: main, price: {priced}}}", 1)
+    warnings = loaded(text + TEAM + "limits:\n  - {usd: 0.06, per: day, models: [openai/*]}").warnings
+    crowded = [each.message.split()[4] for each in warnings if "parallel requests" in each.message]
+    assert crowded == ([] if requests is None else [str(requests)])
+
+
+@pytest.mark.parametrize(
     ("written", "name"),
     [
         ({"tokens": 5, "per": "minute"}, "tokens-per-minute"),

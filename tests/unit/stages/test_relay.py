@@ -163,6 +163,18 @@ async def test_a_long_event_of_a_slow_stream_is_not_kept_back() -> None:
     assert relayed.client.body == long
 
 
+async def test_nothing_is_to_be_written_between_the_pieces_of_what_is_no_stream_of_events() -> None:
+    headers = {"content-type": "text/event-stream", "content-encoding": "unknown"}
+    relayed = Relayed(ScriptedAnswer(b"\x01\x02", b"\n\n", headers=headers, hangs=True), stream=True)
+    running = asyncio.create_task(relayed.run())
+    await let_run()
+    assert relayed.client.pieces == [b"\x01\x02", b"\n\n"]
+    assert not relayed.client.is_between_events()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
 ANSWER = b'{"choices":[{"message":{"content":"Hi"}}],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
 
 

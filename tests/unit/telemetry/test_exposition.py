@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import msgspec
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.core.snapshot import ConfigSnapshot, Model
 from gateway.telemetry.configured_names import ConfiguredNames
 from gateway.telemetry.exposition import (
     PART_CHARACTERS,
@@ -16,7 +21,7 @@ from gateway.telemetry.exposition import (
 )
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.series import Counter, Gauge, Histogram, Series
-from tests.unit.telemetry.exchanges import StoppedClock, answered
+from tests.unit.telemetry.exchanges import TARGET, StoppedClock, answered
 
 SPENT = ("search", "openai/gpt-oss-120b")
 
@@ -66,6 +71,73 @@ def test_many_series_are_written_in_small_parts_while_others_are_counted() -> No
     assert len([each for each in known if each.name == "gateway_time_to_first_token_seconds_count"]) == 1_000
 
 
+LABEL_SETS_AT_ONCE = 500
+"""Of which the text takes about a millisecond."""
+
+
+def label_sets(part: bytes) -> int:
+    return sum(b"{" in line and b"_bucket" not in line for line in part.splitlines())
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_ten_thousand_series_are_written_a_few_hundred_at_a_time(workers: int) -> None:
+    metrics = Metrics(StoppedClock(), "1.2.3")
+    for number in range(10_000):
+        metrics.requests.add(("chat.completions", f"team-{number % 100}", f"model-{number}", "inducta", "200"))
+    aggregator = MetricsAggregator()
+    for worker in range(workers):
+        aggregator.update(worker, metrics.packed(metrics.every()))
+    parts = list(aggregator.parts([]) if workers else metrics.parts())
+    assert max(map(label_sets, parts)) <= LABEL_SETS_AT_ONCE
+    assert sum(map(label_sets, parts)) >= 10_000
+
+
+class CountingNames(frozenset[str]):
+    """Names that count how often they are asked for one."""
+
+    asked = 0
+
+    def __contains__(self, name: object) -> bool:
+        CountingNames.asked += 1
+        return super().__contains__(name)
+
+
+def test_what_is_configured_is_not_asked_for_each_of_ten_thousand_series_at_once() -> None:
+    metrics = Metrics(StoppedClock(), "1.2.3")
+    names = [f"model-{number}" for number in range(10_000)]
+    for name in names:
+        metrics.requests.add(("chat.completions", "search", name, "", "200"))
+    metrics.keep(ConfigSnapshot({}, {}), msgspec.structs.replace(configured("search"), model=CountingNames(names[1:])))
+    asked = []
+    for part in metrics.parts():
+        asked.append(CountingNames.asked)
+        assert b'"model-0"' not in part
+    assert max(after - before for before, after in pairwise([0, *asked])) <= LABEL_SETS_AT_ONCE
+    assert len(metrics.requests.values) == 9_999
+
+
+def test_a_supervisor_shows_the_moment_at_which_it_began_to_write() -> None:
+    aggregator = MetricsAggregator()
+    aggregator.update(1, report(counter(2)))
+    parts = aggregator.parts([])
+    text = next(parts)
+    aggregator.update(1, report(counter(7)))
+    aggregator.retire(1)
+    assert b'c_total{team="search"} 2\n' in text + b"".join(parts)
+    assert shown(aggregator)["c_total"] == 7
+
+
+@pytest.mark.parametrize("kinds", [64, 1_000])
+def test_little_is_left_to_be_counted_by_a_scrape(kinds: int) -> None:
+    metrics = Metrics(StoppedClock(), "1.2.3")
+    for number in range(kinds):
+        metrics.exchange(answered(model=Model(f"model-{number}", (TARGET,))))
+    before = sum(metrics.requests.values.values())
+    metrics.add_counted()
+    assert sum(metrics.requests.values.values()) == kinds
+    assert kinds - before <= 64
+
+
 def test_counters_add_up_by_their_labels() -> None:
     both = aggregated([counter(2)], [counter(3), counter(0)], [counter(4, "ops")])["c_total"]
     assert isinstance(both, Counter)
@@ -95,7 +167,7 @@ def test_the_build_is_shown_once_and_requests_in_flight_are_those_of_all() -> No
         metrics.in_flight.set(2)
     aggregator = MetricsAggregator()
     for number, metrics in enumerate(processes):
-        aggregator.update(number, metrics.packed())
+        aggregator.update(number, metrics.packed(metrics.every()))
     assert shown(aggregator)["gateway_build_info"] == 1
     assert shown(aggregator)["gateway_requests_in_flight"] == 4
 
@@ -139,7 +211,7 @@ def test_what_the_supervisor_counts_itself_is_added() -> None:
 
 
 def test_cpu_and_memory_of_several_processes_add_up_and_the_oldest_start_counts() -> None:
-    process = {series.name: series for series in unpack(Metrics(StoppedClock(), "1.2.3").packed()).series}
+    process = {series.name: series for series in unpack(Metrics(StoppedClock(), "1.2.3").packed([])).series}
     cpu, start = process["process_cpu_seconds_total"], process["process_start_time_seconds"]
     resident = process["process_resident_memory_bytes"]
     assert isinstance(cpu, Counter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.refusals import Fault
 from gateway.telemetry.log import SHOWN_CHARACTERS, Log, configure
 from tests.unit.fakes import ScriptedAnswer
-from tests.unit.telemetry.exchanges import MONTHLY, SeenTally, answered, refusal_of, unheard
+from tests.unit.telemetry.exchanges import CALLER, MONTHLY, SeenTally, answered, refusal_of, unheard
 
 SECRETS = ("a prompt", "gw_client-secret", "upstream-secret")
 
@@ -200,6 +201,31 @@ def test_a_user_cannot_forge_a_line(user: str, terminal: bool) -> None:
     assert user.encode() not in line
     if not terminal:
         assert json.loads(line)["user"] == user
+
+
+def test_alike_requests_share_no_field_that_differs() -> None:
+    keys = [msgspec.structs.replace(CALLER, key_id=key) for key in ("key-1", "key-2")]
+    exchanges = [answered(stream=stream) for stream in (True, False, True, False)]
+    for number, x in enumerate(exchanges):
+        x.caller, x.status = keys[number // 2], 200 + number
+        x.usage = None if number == 3 else x.usage
+        headers = {"user-agent": f"agent-{number % 2}"}
+        x.request = msgspec.structs.replace(x.request, request_id=f"req-{number}", headers=headers)
+    told = [json.loads(line) for line in lines_of(*exchanges, *exchanges)]
+    assert [line["request_id"] for line in told] == [f"req-{number}" for number in range(4)] * 2
+    assert [line["key"] for line in told[:4]] == ["key-1", "key-1", "key-2", "key-2"]
+    assert [line["stream"] for line in told[:4]] == [True, False, True, False]
+    assert [line["status"] for line in told[:4]] == [200, 201, 202, 203]
+    assert [line["user_agent"] for line in told[:4]] == ["agent-0", "agent-1"] * 2
+    assert [line.get("usage_source") for line in told[:4]] == ["reported"] * 3 + [None]
+
+
+def test_a_terminal_is_shown_every_field() -> None:
+    (shown,) = lines_of(answered(), terminal=True)
+    plain = re.sub(rb"\x1b\[[0-9;]*m", b"", shown).decode()
+    told = [f"{name}={value}" for name, value in line_of(answered()).items() if name not in ("time", "level", "event")]
+    assert not [each for each in told if each not in plain]
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z \[info +\] request ", plain)
 
 
 def test_a_huge_user_is_cut() -> None:

@@ -18,6 +18,7 @@ from gateway.core.errors import (
     ShuttingDown,
     UpstreamBroke,
     UpstreamTimedOut,
+    UpstreamUnreachable,
 )
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.refusals import Fault
@@ -28,11 +29,13 @@ from gateway.settings.upstream_settings import TimeoutSettings
 from gateway.telemetry.configured_names import configured_names
 from gateway.telemetry.exposition import MetricsAggregator
 from gateway.telemetry.metrics import DURATION, FIRST_TOKEN, Metrics
+from gateway.telemetry.traffic import TrafficTotals
 from tests.unit.telemetry.exchanges import (
     CALLER,
     MODEL,
     MONTHLY,
     NOW_MS,
+    TARGET,
     SeenTally,
     StoppedClock,
     answered,
@@ -376,7 +379,7 @@ def test_after_a_raise_the_workers_together_show_the_new_ratio() -> None:
         keep(worker, configuration(MONTHLY), ["search"])
         worker.quotas.note(LimitStatuses.of([limit_status(MONTHLY, used)]))
         keep(worker, configuration(raised(4_000)), ["search"])
-        aggregator.update(number, worker.packed())
+        aggregator.update(number, worker.packed(worker.every()))
     labels = 'team="search",limit="month",meter="tokens",per="month"'
     assert f"gateway_quota_used_ratio{{{labels}}} 0.25\n" in aggregator.render([])[0].decode()
 
@@ -444,6 +447,34 @@ def test_what_is_counted_between_two_scrapes_is_added_once(metrics: Metrics) -> 
             assert value(metrics, "gateway_requests_total", **labels) == scrape
             assert value(metrics, "gateway_request_duration_seconds_count", **PLACE) == scrape
             assert value(metrics, "gateway_store_calls_total", call="admit", outcome="ok") == scrape
+
+
+def test_nothing_is_lost_of_many_requests_of_many_kinds(metrics: Metrics) -> None:
+    models = [Model(f"m-{number}", (TARGET,)) for number in range(200)]
+    for number in range(1_000):
+        x = answered(model=models[number % 200 if number < 500 else number % 3])
+        x.error = UpstreamUnreachable("Refused.") if number % 2 else None
+        x.attempts = [("inducta", "connect"), ("inducta", "ok")]
+        metrics.exchange(x)
+        metrics.store_call("settle", "ok", 0.001)
+    totals = TrafficTotals.of(metrics)
+    assert (totals.requests, sum(totals.duration), sum(totals.first_token)) == (1_000, 1_000, 1_000)
+    assert (totals.input_tokens, totals.output_tokens) == (120_000, 300_000)
+    assert totals.micro_dollars == 1_234_567_000
+    assert totals.attempts == {"inducta": {"connect": 1_000, "ok": 1_000}}
+    assert totals.failed == {"upstream": 500}
+    assert sum(metrics.cost.values[("search", f"m-{number}")] for number in range(3)) == 1_234_567 * 509
+    assert value(metrics, "gateway_store_call_seconds_count", call="settle") == 1_000
+
+
+def test_the_last_report_of_a_quota_counts_whoever_made_it(metrics: Metrics) -> None:
+    of_one_key, of_another = [MONTHLY], [MONTHLY, MONTHLY]
+    for used, limits in ((300, of_one_key), (500, of_another), (400, of_one_key)):
+        metrics.quotas.note(LimitStatuses(limits, [used], [0], [NOW_MS + 60_000]))
+    assert quota_used(metrics) == 0.4
+    for used in range(500, 900):
+        metrics.quotas.note(LimitStatuses([MONTHLY], [used], [0], [NOW_MS + 60_000]))
+    assert quota_used(metrics) == 0.899
 
 
 def test_a_series_that_a_reload_removed_begins_again_with_its_histograms(metrics: Metrics) -> None:

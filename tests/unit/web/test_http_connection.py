@@ -34,7 +34,7 @@ HANDOVERS = (
 )
 
 
-class _Client(asyncio.Transport):
+class TakingClient(asyncio.Transport):
     """The client's end of a connection: takes all that is written."""
 
     def __init__(self) -> None:
@@ -64,12 +64,18 @@ class _Client(asyncio.Transport):
         pass
 
 
+async def settled() -> None:
+    """Wait until all that was received is answered."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 class _Connected:
     """A connection whose requests are all answered. `served` has their paths, and the names of their headers."""
 
     def __init__(self) -> None:
         self.served: list[tuple[str, ...]] = []
-        self.client = _Client()
+        self.client = TakingClient()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         listener = Listener(self._answer, lambda: "id", ClientLimits(1))
@@ -87,8 +93,7 @@ class _Connected:
         for piece in pieces:
             if not self.client.is_closed:
                 self.connection.data_received(piece)
-            for _ in range(10):
-                await asyncio.sleep(0)
+            await settled()
 
 
 async def _served(*parts: Sequence[bytes]) -> _Connected:
