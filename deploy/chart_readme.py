@@ -69,7 +69,7 @@ def _default(value: Any) -> str:
 
 
 def _comments() -> dict[str, str]:
-    """What stands behind each value, by its path."""
+    """The comment of each value, by its path."""
     found: dict[str, str] = {}
     path: list[str] = []
     last = ""

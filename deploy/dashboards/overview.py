@@ -1,4 +1,4 @@
-"""The first look: how much traffic, what fails and by whose doing, how fast, how much it costs."""
+"""The first look: how much traffic, what fails and who is responsible, how fast, how much it costs."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ PROCESSES = (
         width=6,
     ),
     Panel(
-        "Turned away",
+        "Refused connections",
         "short",
         {
             "connections": f"sum(increase(gateway_client_connections_refused_total{WINDOW})) or vector(0)",
@@ -227,6 +227,6 @@ PROCESSES = (
 OVERVIEW = Dashboard(
     uid="inducta-overview",
     title="Inducta gateway: overview",
-    about="How much traffic, what fails and by whose doing, how fast, how much it costs.",
+    about="How much traffic, what fails and who is responsible, how fast, how much it costs.",
     rows=(("Now", NOW), ("Traffic", TRAFFIC), ("Speed", SPEED), ("Use", USE), ("Processes", PROCESSES)),
 )

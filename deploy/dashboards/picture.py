@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import matplotlib as mpl
@@ -24,6 +25,14 @@ Series = list[tuple[str, list[tuple[float, float]]]]
 COLUMNS = 24
 INCHES_A_LINE = 0.34
 BACK, FRONT, TEXT, QUIET = "#111217", "#181b1f", "#d8d9da", "#8e8e8e"
+ROOM_ABOVE = 1.1
+CHARACTERS_A_COLUMN, CHARACTERS_BESIDE = 13, 12
+"""Of a legend: those that fit into a column of the grid, and the width of a line's sample and figure."""
+
+WHOLE_FROM = 1000
+NOTHING = 1e-9
+"""What is left where sums of rates that are equal are subtracted."""
+
 COLOURS = ("#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#fade2a", "#96d98d", "#ffa6b0")
 
 
@@ -71,14 +80,24 @@ def _lines(axes: Axes, panel: Json, series: Series) -> None:
         if stacked:
             axes.fill_between(seconds, low, high, color=colour, alpha=0.3, linewidth=0)
             beneath |= dict(zip(seconds, high, strict=True))
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=0, top=ROOM_ABOVE * _highest(axes) or 1)
     axes.yaxis.set_major_formatter(lambda value, _: _shown(value, _unit(panel)))
     axes.tick_params(labelsize=6.5, labelbottom=False, colors=QUIET, length=0, pad=-2)
     for label in axes.get_yticklabels():
         label.set_horizontalalignment("left")
     axes.grid(color="#2c2f35", linewidth=0.5)
     if series:
-        axes.legend(fontsize=6, loc="upper center", ncols=3, frameon=False, labelcolor=TEXT, bbox_to_anchor=(0.5, 0.0))
+        _legend(axes, panel["gridPos"]["w"], max(len(name) for name, _ in series))
+
+
+def _legend(axes: Axes, width: int, longest_name: int) -> None:
+    columns = min(6, max(1, width * CHARACTERS_A_COLUMN // (longest_name + CHARACTERS_BESIDE)))
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
+    axes.legend(fontsize=6, ncols=columns, frameon=False, labelcolor=TEXT, **place)
+
+
+def _highest(axes: Axes) -> float:
+    return max((float(max(line.get_ydata())) for line in axes.lines if len(line.get_ydata())), default=0.0)
 
 
 def _bars(axes: Axes, panel: Json, series: Series) -> None:
@@ -126,15 +145,19 @@ def _colour(panel: Json, value: float) -> str:
 
 
 def _shown(value: float, unit: str) -> str:
+    value = 0.0 if abs(value) < NOTHING else value
     if unit == "percentunit":
         return f"{value * 100:.3g} %"
     if unit == "s":
         return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s" if value < 7200 else f"{value / 3600:.3g} h"
     if unit == "currencyUSD":
         return f"${value:.3g}"
+    if unit == "dateTimeAsIso":
+        return datetime.fromtimestamp(value / 1000, UTC).strftime("%H:%M:%S")
     if unit == "bytes":
         return f"{value / 2**20:.3g} MiB"
-    return f"{value:,.3g}" + {"reqps": " req/s", "cps": " /s"}.get(unit, "")
+    number = f"{value:,.0f}" if abs(value) >= WHOLE_FROM else f"{value:,.3g}"
+    return number + {"reqps": " req/s", "cps": " /s"}.get(unit, "")
 
 
 _PAINTERS = {"row": _row, "stat": _stat, "timeseries": _lines, "bargauge": _bars, "table": _table}

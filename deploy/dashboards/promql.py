@@ -18,7 +18,7 @@ def per_second(counter: str, by: str = "", where: Chosen | None = None) -> str:
 
 
 def share(part: str, whole: str, nothing: str = "vector(0)") -> str:
-    """What part of the whole; `nothing` stands for a part that has not happened yet."""
+    """What part of the whole; `nothing` is the part if none has happened yet."""
     return f"({part} or {nothing}) / {whole}"
 
 

@@ -27,7 +27,7 @@ HEALTH = (
         most=1,
     ),
     Panel(
-        "Processes that keep away",
+        "Processes that do not use it",
         "percentunit",
         {BY: f"1 - avg by (upstream) (gateway_upstream_up{matching(HERE)})"},
         "Share of the gateway's processes that send an upstream nothing.",

@@ -68,7 +68,8 @@ def _is_local(listen: str) -> bool:
 @asynccontextmanager
 async def demo(access: Access) -> AsyncIterator[LoadedSnapshot]:
     """What a gateway serves in front of the built-in upstream, which runs as long as the context."""
-    async with DemoUpstream(DemoScript(chunk_delay_ms=1000 / _TOKENS_PER_SECOND)) as upstream:
+    # An agent's own tools are left alone: with arguments that mean nothing to them, they would fail.
+    async with DemoUpstream(DemoScript(chunk_delay_ms=1000 / _TOKENS_PER_SECOND, no_tools=True)) as upstream:
         yield _loaded(demo_settings(access.key, upstream.base_url, aliases=PLAYED_MODELS, **_alone(access)))
 
 

@@ -13,12 +13,12 @@ from typing import Any
 from gateway.core.body_kind import BodyKind, kind_of
 from gateway.core.endpoints import Endpoint, StreamFormat
 from gateway.core.estimate import CHARACTERS_PER_TOKEN
-from gateway.core.refusals import Fault
+from gateway.core.refusals import Fault, fault_of
 from gateway.core.sse import EventSplitter, data_of, type_of
 from gateway.core.stream_format import answer_weight, event_weight, foreign_weight
 from gateway.core.text_weight import weight_of, weight_of_json
 from gateway.core.tolerant_json import JsonScanner
-from gateway.core.upstream_json import decoded, fault_of_body, object_of, reported_fault
+from gateway.core.upstream_json import decoded, fault_of_body, object_of
 from gateway.core.usage import Usage
 from gateway.core.usage_reading import UsageReader
 
@@ -99,18 +99,22 @@ class PlainTally:
         return 0 if self._reports_failure else int(self._weighed() // CHARACTERS_PER_TOKEN)
 
     def feed(self, data: bytes) -> None:
-        self._bytes += len(data)
-        if self._scanner is not None:
-            self._scanner.feed(data)
-            self._weight += weight_of(data)
-        elif not self._is_opaque:
+        self._bytes = size = self._bytes + len(data)
+        if self._is_opaque:
+            return
+        if size <= KEPT_MAX:
             self._kept.append(data)
-            if self._bytes > KEPT_MAX:
-                kept = b"".join(self._kept)
-                self._kept.clear()
-                self._scanner = self._reader.scanner()
-                self._scanner.feed(kept)
-                self._weight = weight_of(kept)
+        else:
+            self._scan(data)
+
+    def _scan(self, data: bytes) -> None:
+        """Take a piece of an answer that is too long to be kept."""
+        if self._scanner is None:
+            self._scanner = self._reader.scanner()
+            data = b"".join((*self._kept, data))
+            self._kept.clear()
+        self._scanner.feed(data)
+        self._weight += weight_of(data)
 
     def close(self) -> None:
         """The answer is whole. Some servers report an error with status 200, or give something else in its place."""
@@ -129,19 +133,17 @@ class PlainTally:
         elif self._scanner is not None:
             self._scanner.close()
         else:
-            self._read_kept(b"".join(self._kept))
+            body = b"".join(self._kept)
+            value = decoded(body)
+            self._unweighed = answers = [value] if type(value) is dict else self._answers_in(value, body)
+            for answer in answers:
+                if self.fault is None:
+                    self.fault = fault_of(200, answer)
+                self._reader.read_members(answer)
+            if not answers:
+                self._read_otherwise(body, is_value=value is not None)
             if self.fault is not None and not self._reports_failure:
                 self._reports_failure = not self._weighed()
-
-    def _read_kept(self, body: bytes) -> None:
-        value = decoded(body)
-        self._unweighed = answers = [value] if type(value) is dict else self._answers_in(value, body)
-        for answer in answers:
-            if self.fault is None:
-                self.fault = reported_fault(answer)
-            self._reader.read_members(answer)
-        if not answers:
-            self._read_otherwise(body, is_value=value is not None)
 
     def _read_otherwise(self, body: bytes, *, is_value: bool) -> None:
         """What is no answer in JSON that can be read to its end. `is_value`: it is JSON of another kind."""
@@ -180,7 +182,7 @@ class PlainTally:
         """An event of a stream that was not asked for, and is not called one."""
         chunk, shape = object_of(data), self._endpoint.stream_format
         if chunk is not None:
-            self.fault = self.fault or reported_fault(chunk)
+            self.fault = self.fault or fault_of(200, chunk)
             self._reader.read_members(chunk, kind)
             self._weight += event_weight(shape, data) if shape is not None else 0
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -72,14 +73,23 @@ class Body(Protocol):
         ...
 
 
+class RequestHeaders(Mapping[str, str]):
+    """The headers of a request. Names compare without regard to case."""
+
+    @abstractmethod
+    def getall(self, name: str) -> Sequence[str]:
+        """The values of all lines with this name. Raises KeyError where there is none."""
+        ...
+
+
 class IncomingRequest(msgspec.Struct, frozen=True):
-    """`headers` compare without regard to case. `at` is the monotonic second at which the request's head had
+    """`at` is the monotonic second at which the request's head had
     arrived. `path` is as it was sent, without the query; `path_model` is the model that it names, which counts
     in place of the body's."""
 
     request_id: str
     endpoint: Endpoint
-    headers: Mapping[str, str]
+    headers: RequestHeaders
     body: Body
     at: float
     method: str = "POST"

@@ -182,10 +182,17 @@ class _Counts:
             if branch is None or not (value or branch.keeps_zero):
                 continue
             ranked = branch.plain
-            if ranked is None or type(value) is not int or (count := ranked.count) in of or not 0 <= value <= COUNT_MAX:
+            if (
+                ranked is None
+                or type(value) is not int
+                or (count := ranked.count) in of
+                or value < 0
+                or value > COUNT_MAX
+            ):
                 self._take_all(branch, value)
             else:
-                of[count], taken[count] = value, ranked
+                of[count] = value
+                taken[count] = ranked
 
     def _take_all(self, branch: Branch, value: Any) -> None:
         """Take what a name is that is more than one plain count, or has another value than most."""
@@ -285,29 +292,31 @@ def _without_total(counts: _Counts, entered: int, output: int) -> tuple[int, int
 
 def _bounded(counts: _Counts, entered: int, output: int, output_medium: str, tier: str, region: str) -> Usage:
     """The usage, no part of which is more than what the others leave of its whole."""
-    cached = min(counts.get("cached_input"), entered)
-    writes = min(counts.get("cache_writes"), entered - cached)
-    for_an_hour = min(counts.get("cache_write_1h"), writes)
-    audio_input = min(counts.get("audio_input"), entered)
-    audio_output = output if output_medium == "audio" else min(counts.get("audio_output"), output)
-    image_output = min(counts.get("image_output"), output - audio_output)
-    if output_medium == "image" and "image_output" not in counts.of:
-        image_output = output - audio_output
+    get = counts.of.get
+    cached = n if (n := get("cached_input", 0)) < entered else entered
+    uncached = entered - cached
+    writes = n if (n := get("cache_writes", 0)) < uncached else uncached
+    for_an_hour = n if (n := get("cache_write_1h", 0)) < writes else writes
+    audio_input = n if (n := get("audio_input", 0)) < entered else entered
+    other_input = entered - audio_input
+    audio_output = output if output_medium == "audio" or (n := get("audio_output", 0)) > output else n
+    other_output = output - audio_output
+    image_output = get("image_output", other_output if output_medium == "image" else 0)
     return Usage(
         input=entered,
         output=output,
         cached_input=cached,
-        reasoning=min(counts.get("reasoning"), output),
+        reasoning=n if (n := get("reasoning", 0)) < output else output,
         cache_write=writes - for_an_hour,
         cache_write_1h=for_an_hour,
         audio_input=audio_input,
-        image_input=min(counts.get("image_input"), entered - audio_input),
+        image_input=n if (n := get("image_input", 0)) < other_input else other_input,
         audio_output=audio_output,
-        image_output=image_output,
-        images=counts.get("images"),
-        searches=counts.get("searches"),
-        audio_ms=counts.get("audio_seconds"),
-        characters=counts.get("characters"),
+        image_output=image_output if image_output < other_output else other_output,
+        images=get("images", 0),
+        searches=get("searches", 0),
+        audio_ms=get("audio_seconds", 0),
+        characters=get("characters", 0),
         service_tier=tier,
         region=region,
     )

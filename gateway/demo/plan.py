@@ -113,7 +113,7 @@ def plan_answer(
     if not speaks:
         script = msgspec.structs.replace(script, chunks=0)
     cap = min(_caps(request), default=script.chunks)
-    tool = called_tool(request)
+    tool = called_tool(request, script)
     prompt = count_prompt(request) if script.prompt_tokens is None else script.prompt_tokens
     tokens = texts(min(cap, script.chunks), script.chunk_bytes, tool != "")
     return PlannedAnswer(number, created, request, script, tokens, cap < script.chunks, tool, prompt)
@@ -173,15 +173,42 @@ def texts(count: int, chunk_bytes: int, arguments: bool) -> tuple[str, ...]:
     return words
 
 
-def called_tool(request: ScriptedRequest) -> str:
-    """The name of the first tool offered, unless the request forbids a call."""
-    if not request.tools or request.tool_choice == "none":
+def called_tool(request: ScriptedRequest, script: DemoScript) -> str:
+    """The name of the first tool offered, unless the request forbids a call, or the script one that is not demanded.
+    The result of a tool is answered in words, so that an agent does not call tools without end."""
+    if not request.tools or request.tool_choice == "none" or _ends_with_a_result(request):
+        return ""
+    if script.no_tools and not _is_demanded(request.tool_choice):
         return ""
     tool = request.tools[0] if isinstance(request.tools[0], dict) else {}
     declared = tool.get("functionDeclarations")
     function = declared[0] if isinstance(declared, list) and declared else tool.get("function")
     named = function if isinstance(function, dict) else tool
     return str(named.get("name") or "tool")
+
+
+def _is_demanded(choice: Any) -> bool:
+    if isinstance(choice, dict):
+        choice = choice.get("type")
+    return choice not in (None, "auto", "none")
+
+
+def _ends_with_a_result(request: ScriptedRequest) -> bool:
+    """Whether the last message or item of the conversation is what a tool has returned, in any API's words."""
+    conversation = next((each for each in (request.messages, request.input, request.contents) if each), None)
+    last = conversation[-1] if isinstance(conversation, list) else None
+    if not isinstance(last, dict):
+        return False
+    parts = last.get("content") or last.get("parts")
+    return any(_is_result(part) for part in (last, *(parts if isinstance(parts, list) else ())))
+
+
+def _is_result(part: Any) -> bool:
+    if not isinstance(part, dict):
+        return False
+    kind = part.get("type")
+    is_output = isinstance(kind, str) and (kind == "tool_result" or kind.endswith("_call_output"))
+    return is_output or part.get("role") == "tool" or "functionResponse" in part
 
 
 class DemoEvent(msgspec.Struct, frozen=True, gc=False):

@@ -38,6 +38,9 @@ class DemoScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     total_tokens: Annotated[Count | None, Meta(description="Report this instead of the sum.")] = None
     cached_tokens: Annotated[Count, Meta(description="Report so many prompt tokens as cached.")] = 0
     reasoning_tokens: Annotated[Count, Meta(description="Report so many tokens of reasoning, beside the chunks.")] = 0
+    no_tools: Annotated[
+        bool, Meta(description="Answer in words if a request offers tools, unless it demands a call.")
+    ] = False
     usage: Annotated[
         UsagePolicy,
         Meta(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+_TWO_DIGITS = tuple(f"{number:02x}" for number in range(256))
 
 
 class SystemClock:
@@ -18,6 +20,13 @@ class SystemClock:
 
 
 def id_maker() -> Callable[[], str]:
-    """A source of ids that no two processes share: 64 random bits for the process, then a count."""
-    written = f"{secrets.token_hex(8)}%08x".__mod__
-    return map(written, itertools.count()).__next__  # Each request needs two: without a frame of Python for each.
+    """A source of ids that no two processes share: 64 random bits for the process, then a count of eight digits.
+
+    Each request needs two. To join an id from digits that are written already takes a third of writing its number.
+    """
+    process = secrets.token_hex(8)
+
+    def beginning_with(digits: int) -> Iterator[str]:
+        return map("".join, itertools.product((f"{process}{digits:04x}",), _TWO_DIGITS, _TWO_DIGITS))
+
+    return itertools.chain.from_iterable(map(beginning_with, itertools.count())).__next__

@@ -173,9 +173,10 @@ def _binding(
     binding = snapshot.binding(caller, asked)
     if binding is None:
         raise model_unknown(asked, "model")
-    if binding.model.served_by.get(endpoint.name) == ():
+    served_by = binding.model.served_by
+    if served_by and served_by.get(endpoint.name) == ():
         raise _not_served(binding.model.name, endpoint)
-    if tier in DEARER_TIERS and not binding.model.knows_price_of(tier):
+    if tier and tier in DEARER_TIERS and not binding.model.knows_price_of(tier):
         raise _tier_without_price(fields, binding.model.name)
     return binding.of_requests() if endpoint.is_free else binding
 

@@ -4,14 +4,16 @@ The reader of a process's standard output can stall: a full pipe, a slow disk, a
 and on the event loop it would block every request. O_NONBLOCK is no way out, since the open file is shared with
 other processes, which would get its EAGAIN too. So a thread writes:
 
-* `write` puts a line into a queue and returns. When the queue is full, the line is dropped and counted.
+* `write` adds a line to a list, wakes the thread if it sleeps, and returns. When the list is full, the line is dropped
+  and counted.
 * The thread waits for a line, lets others gather for a moment, and writes them together, in chunks of whole lines of
   at most PIPE_BUF bytes: POSIX writes as much to a pipe in one piece, so that lines of workers that share it are not
   mixed.
+* The list is shared without a lock: to append to it, to copy it and to remove its beginning is one step each.
 * A write that fails drops the lines of its chunk, counted as well. What a failed write has left out of the line that
   it broke off is written first when the next one succeeds, so that no line is ever joined to half of another.
 * Once a write succeeds again, `on_recovered` is called with the number of lines dropped since the last time.
-* `close` waits for what is queued, for a limited time. A child process after a fork has an empty queue and a thread of
+* `close` waits for what is queued, for a limited time. A child process after a fork has an empty list and a thread of
   its own.
 
 What this trades: a process that is killed loses the lines of the last moments (`GATHER_S`).
@@ -23,9 +25,8 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from queue import Empty, SimpleQueue
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 
 QUEUED_LINES = 10_000
 """About 5 MB of requests' lines."""
@@ -44,6 +45,13 @@ def _ignore(_dropped: int) -> None:
 class LineWriter:
     """`write` may be called from any thread, and from a finalizer in the middle of another call of it."""
 
+    _lines: list[bytes]
+    _wakeups: SimpleQueue[bool]
+    """False is the last."""
+    _is_asleep: bool
+    """Whether the thread waits for a wake-up, or will before it looks for lines again."""
+    _thread: threading.Thread
+
     def __init__(self, fd: int, queued_lines: int = QUEUED_LINES) -> None:
         self._fd = fd
         self._queued_lines = queued_lines
@@ -61,14 +69,18 @@ class LineWriter:
 
     def write(self, line: bytes) -> None:
         """Queue a line, which ends with a newline. A report of `on_recovered` is never dropped."""
-        if self._queue.qsize() >= self._queued_lines and threading.get_ident() != self._thread.ident:
+        lines = self._lines
+        if len(lines) >= self._queued_lines and threading.get_ident() != self._thread.ident:
             self._refused += 1
-        else:
-            self._queue.put(line)
+            return
+        lines.append(line)
+        if self._is_asleep:
+            self._is_asleep = False
+            self._wakeups.put(True)
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Write what is queued, then end the thread. Gives up after the timeout."""
-        self._queue.put(None)
+        self._wakeups.put(False)
         self._thread.join(timeout_s)
 
     def restart(self) -> None:
@@ -77,38 +89,35 @@ class LineWriter:
         self._start()
 
     def _start(self) -> None:
-        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
+        self._lines, self._wakeups, self._is_asleep = [], SimpleQueue(), True
         self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        ends = False
-        while not ends:
-            first = self._queue.get()
-            if first is not None:
+        goes_on = True
+        while goes_on:
+            goes_on = self._wakeups.get()
+            if goes_on:
                 time.sleep(GATHER_S)
-            lines = [] if first is None else [first]
-            ends = first is None or self._drain(lines)
-            outcomes = [self._write_chunk(chunk) for chunk in _chunks(lines)]
+            # First the flag: a line that comes behind those that are taken wakes the thread once more.
+            self._is_asleep = True
+            outcomes = [self._write_chunk(chunk) for chunk in _chunks(b"".join(self._take()))]
             # A report is a line itself: where writing still fails, it would only be dropped, too.
             if outcomes and outcomes[-1] and self.dropped > self._reported:
                 self._report()
 
-    def _drain(self, lines: list[bytes]) -> bool:
-        """Take everything that is queued. Whether the end was among it."""
-        with suppress(Empty):
-            while (line := self._queue.get_nowait()) is not None:
-                lines.append(line)
-            return True
-        return False
+    def _take(self) -> list[bytes]:
+        """Everything that is queued."""
+        lines = self._lines[:]
+        del self._lines[: len(lines)]
+        return lines
 
-    def _write_chunk(self, lines: list[bytes]) -> bool:
+    def _write_chunk(self, data: bytes) -> bool:
         """Whether all of it is written."""
         self._rest = self._write_all(self._rest)
         if self._rest:
-            self._failed += len(lines)
+            self._failed += data.count(b"\n")
             return False
-        data = b"".join(lines)
         unwritten = self._write_all(data)
         if not unwritten:
             return True
@@ -137,18 +146,15 @@ class LineWriter:
         self._reported = dropped
 
 
-def _chunks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+def _chunks(lines: bytes) -> Iterator[bytes]:
     """Whole lines in chunks of at most PIPE_BUF bytes; a longer line alone."""
-    chunk: list[bytes] = []
-    size = 0
-    for line in lines:
-        if chunk and size + len(line) > select.PIPE_BUF:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(line)
-        size += len(line)
-    if chunk:
-        yield chunk
+    begin = 0
+    while begin < len(lines):
+        end = begin + select.PIPE_BUF
+        cut = lines.rfind(b"\n", begin, end) + 1 if end < len(lines) else len(lines)
+        cut = cut or lines.find(b"\n", end) + 1
+        yield lines[begin:cut]
+        begin = cut
 
 
 def _wait_until_writable(fd: int) -> None:

@@ -117,9 +117,9 @@ class HttpConnection(web.RequestHandler):
     _received_last = b""
     """As many bytes as `_END_OF_CHUNKS` has."""
 
-    def request_began(self, message: RawRequestMessage, content: StreamReader) -> None:
-        self.response_began = False
-        self._chunked_content = content if message.chunked and not content.is_eof() else None
+    def expect_chunks(self, content: StreamReader) -> None:
+        """The body of the request that begins now comes in chunks."""
+        self._chunked_content = None if content.is_eof() else content
         self._bytes_of_it = 0
 
     def data_received(self, data: bytes) -> None:
@@ -374,7 +374,9 @@ class Listener(web.Server):
             message = message._replace(url=message.url.relative())
         request = ClientRequest(message, payload, connection, writer, task, self._event_loop)
         request.connection, request.fault, request.is_last = connection, fault, message.should_close
-        connection.request_began(message, payload)
+        connection.response_began = False
+        if message.chunked:
+            connection.expect_chunks(payload)
         if connection in self._open:
             del self._open[connection]
             self._open[connection] = None

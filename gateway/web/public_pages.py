@@ -35,6 +35,7 @@ from gateway.core.errors import FieldInvalid, KeyMissing, KeyUnknown, ModelUnkno
 from gateway.core.limit_status import limit_status_object
 from gateway.core.limits import Limit
 from gateway.core.parameters import refuse_unknown
+from gateway.core.request import RequestHeaders
 from gateway.core.response import Headers
 from gateway.core.snapshot import Caller, Model
 from gateway.core.time_format import rfc3339
@@ -67,7 +68,7 @@ class PageRequest(msgspec.Struct, frozen=True):
     """`parameters` are those of the path, `query` those behind it, decoded; `client_apis` what is served here."""
 
     services: Services
-    headers: Mapping[str, str]
+    headers: RequestHeaders
     parameters: Mapping[str, str]
     query: Mapping[str, str]
     client_apis: tuple[ClientApi, ...] = CLIENT_APIS

@@ -129,7 +129,7 @@ class PublicRoutes:
                 incoming = IncomingRequest(
                     request_id=request_id,
                     endpoint=route.endpoint,
-                    headers=headers,
+                    headers=headers,  # type: ignore[arg-type]  # aiohttp's have what is asked of them.
                     body=body,
                     at=services.clock.monotonic(),
                     method=method,
@@ -164,7 +164,7 @@ class PublicRoutes:
         page = _page(request, route)
         asked = PageRequest(
             services=self._pipeline.services,
-            headers=request.headers,
+            headers=exchange.request.headers,
             parameters=route.parameters,
             query=request.rel_url.query,
             client_apis=_SERVED_APIS,

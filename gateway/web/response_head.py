@@ -21,29 +21,31 @@ WITHOUT_LENGTH = frozenset({204, 304})
 
 
 def response_head(status: int, headers: Headers, framing: str, *, version: tuple[int, int], closes: bool) -> bytes:
-    """The head, to its empty line. `framing` is `CHUNKED`, a line with the length, or empty for a body that ends with
-    its connection. `version` is the client's; `closes` says that the connection ends with this answer.
+    """The head, to its empty line, with at least one header. `framing` is `CHUNKED`, a line with the length, or empty
+    for a body that ends with its connection. `version` is the client's; `closes` says that the connection ends with
+    this answer.
 
     Raises ValueError for a header that would be read as more than one.
     """
     # `join` takes each pair as it is: a comprehension would cost as much as all else here.
-    lines = "\r\n".join([_status_line(version, status), *map(": ".join, headers), ""])
-    breaks = len(headers) + 1
+    lines = "\r\n".join(map(": ".join, headers))
+    breaks = len(headers) - 1
     if lines.count("\r") != breaks or lines.count("\n") != breaks:
         raise ValueError("a header of the answer has a line break in it")
     if closes:
         connection = "" if any(name == "connection" for name, _ in headers) else "connection: close\r\n"
     else:
         connection = "connection: keep-alive\r\n" if version == (1, 0) else ""
-    return f"{lines}{framing}{connection}{_end(int(time.time()))}".encode("utf-8", "surrogateescape")
+    first, last = _status_line(version, status), _end(time.time() // 1)
+    return f"{first}{lines}\r\n{framing}{connection}{last}".encode("utf-8", "surrogateescape")
 
 
 @lru_cache(maxsize=128)
 def _status_line(version: tuple[int, int], status: int) -> str:
-    return f"HTTP/{version[0]}.{version[1]} {status} {_REASONS.get(status, '')}"
+    return f"HTTP/{version[0]}.{version[1]} {status} {_REASONS.get(status, '')}\r\n"
 
 
 @lru_cache(maxsize=1)
-def _end(second: int) -> str:
+def _end(second: float) -> str:
     """The server, the date and what ends the head."""
     return f"server: {SERVER}\r\ndate: {formatdate(second, usegmt=True)}\r\n\r\n"

@@ -15,7 +15,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "pictures"
 TAKEN = {
     "console": "overview-1440-light",
     "console-dark": "teams-search-1440-dark",
-    "console-narrow": "overview-360-dark",
+    "console-losses": "losses-1440-light",
     "console-usage": "usage-1440-light",
     "me": "me-1440-light",
 }
@@ -23,7 +23,9 @@ TAKEN = {
 
 
 async def take(folder: Path) -> None:
-    async with busy_gateway() as gateway, long_stream(gateway):
+    async with busy_gateway(days=5) as gateway:
+        await run("look.mjs", gateway.admin_url, "/console", TOKEN, str(folder), "losses")
+    async with busy_gateway(away=False) as gateway, long_stream(gateway):
         pages = ("overview", "teams/search", "usage")
         await run("look.mjs", gateway.admin_url, "/console", TOKEN, str(folder), *pages)
         await run("look.mjs", f"http://127.0.0.1:{gateway.port}", "/me", key_of("search"), str(folder), "me")

@@ -115,8 +115,9 @@ def settings(up: str, broken: str, slow: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def busy_gateway(days: int = 20) -> AsyncIterator[WholeGateway]:
-    """`days` of use, and then the last hour."""
+async def busy_gateway(days: int = 20, *, away: bool = True) -> AsyncIterator[WholeGateway]:
+    """`days` of use, and then the last hour. One receiver of notifications may be `away`: what it is sent is given up
+    after three days."""
     clock = ShiftedClock()
     chance = random.Random(7)
     failing = DemoScript(chunks=14, mishap_share=0.5, mishaps=({"status": 503},))
@@ -127,7 +128,7 @@ async def busy_gateway(days: int = 20) -> AsyncIterator[WholeGateway]:
         webhook_receiver() as receiver,
         whole_gateway(
             clock=clock,
-            notify=[receiver.channel(name="operators"), NOBODY_THERE],
+            notify=[receiver.channel(name="operators"), *([NOBODY_THERE] if away else [])],
             **settings(up.base_url, broken.base_url, slow.base_url),
         ) as gateway,
     ):

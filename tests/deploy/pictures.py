@@ -73,7 +73,7 @@ async def drawn(panel: Json, watcher: Prometheus, since: float, until: float) ->
 
 def named(legend: str, labels: dict[str, str]) -> str:
     told = re.sub(r"\{\{(\w+)\}\}", lambda label: labels.get(label[1], ""), legend)
-    return told or ", ".join(labels.values())
+    return told or ", ".join(filter(None, labels.values())) or "(none)"
 
 
 if __name__ == "__main__":

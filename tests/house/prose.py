@@ -1,9 +1,9 @@
 """A linter of prose: `python -m tests.house.prose` reads what people read, and finds words that have a plainer term.
 
 It reads the documentation, the texts of the program (help, errors, log, metrics, descriptions of settings),
-docstrings and comments, and comments of YAML that is shipped. words.yaml has the words, each with what to write in
-its place. Code, quoted names and the targets of links are left out. Decisions and the changelog are left as they were
-written.
+docstrings and comments, the console's scripts, and comments of YAML that is shipped. words.yaml has the words, each
+with what to write in its place. Code, quoted names and the targets of links are left out. Decisions and the changelog
+are left as they were written.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import yaml
 
 from tests.house.tree import ROOT, place, under
 
+MAKEFILES = ("clients.mk", "console.mk", "deploy.mk", "robustness.mk")
 WORDS = Path(__file__).parent / "words.yaml"
 _FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 _NOT_PROSE = re.compile(r"`[^`\n]*`|\]\([^)\n]*\)|https?://\S+|\{[^{}\n]*\}|<!--.*?-->")
@@ -53,11 +54,14 @@ def known() -> list[Word]:
 def texts() -> Iterator[Text]:
     for path in _pages():
         yield from _markdown(path)
-    for path in under("gateway", suffix=".py"):
+    for path in under("deploy", "gateway", suffix=".py"):
         yield from _python(path)
-    for path in (*under("helm", suffix=".yaml"), *under("config", suffix=".yaml"), *under("gateway", suffix=".yaml")):
+    for path in under("gateway", suffix=".js"):
+        if "vendor" not in path.parts:
+            yield from _script(path)
+    for path in under("config", "deploy", "gateway", "helm", suffix=".yaml"):
         yield from _comments(path)
-    for path in (ROOT / name for name in ("Makefile", "deploy.mk", "clients.mk", "robustness.mk", "mkdocs.yml")):
+    for path in (ROOT / name for name in ("Makefile", *MAKEFILES, "mkdocs.yml")):
         yield from _comments(path)
 
 
@@ -83,7 +87,7 @@ def too_long(text: Text) -> Iterator[str]:
 
 def _pages() -> Iterator[Path]:
     yield from (ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md"))
-    yield from (path for path in under("docs", suffix=".md") if "decisions" not in path.parts)
+    yield from (path for path in under("docs", "helm", suffix=".md") if "decisions" not in path.parts)
 
 
 def _markdown(path: Path) -> Iterator[Text]:
@@ -96,6 +100,11 @@ def _python(path: Path) -> Iterator[Text]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type in _STRINGS and " " in token.string.strip():
             yield Text(path, token.start[0], token.string)
+
+
+def _script(path: Path) -> Iterator[Text]:
+    """All of it: what a page says is in templates, which are between the marks of quoted names."""
+    yield Text(path, 1, path.read_text(encoding="utf-8").replace("`", "'"))
 
 
 def _comments(path: Path) -> Iterator[Text]:

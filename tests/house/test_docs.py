@@ -76,6 +76,11 @@ def test_every_link_to_a_file_leads_somewhere() -> None:
     assert [f"{place(page)} -> {link}" for page in pages for link in _links(page) if not _leads(page, link)] == []
 
 
+def test_every_picture_is_on_a_page() -> None:
+    shown = {link for page in DOCS.glob("*.md") for link in _links(page)}
+    assert {f"pictures/{picture.name}" for picture in (DOCS / "pictures").iterdir()} - shown == set()
+
+
 def test_every_file_that_contributors_are_sent_to_is_there() -> None:
     named = OWN_FILE.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
     assert len(named) > 20

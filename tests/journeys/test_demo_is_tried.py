@@ -29,15 +29,18 @@ REPORT = re.compile(r"^\S.*(?:usage|limits) --demo \S+$", re.MULTILINE)
 async def test_the_commands_that_the_demo_prints_work_as_they_stand() -> None:
     process = await _start("--demo")
     printed = await _printed(process)
-    plain, streamed = [await _shell(command) for command in CURL.findall(printed)]
+    commands = CURL.findall(printed)
+    plain, streamed = [await _shell(command) for command in commands]
+    offered = await _shell(commands[0].replace('"messages"', '"tools": [{"function": {"name": "look"}}], "messages"'))
     metrics = await _shell(re.findall(r"curl \S+ http\S+/metrics", printed)[0])
     reports = [await _shell(command) for command in REPORT.findall(printed)]
     process.terminate()
     assert '"finish_reason":"stop"' in plain
+    assert '"finish_reason":"stop"' in offered, "an agent's tools are left alone"
     assert streamed.rstrip().endswith("data: [DONE]")
     assert 'gateway_requests_total{endpoint="chat.completions",team="demo"' in metrics
     usage, limits = reports
-    assert re.search(r"demo +openai/gpt-oss-120b +2 ", usage)
+    assert re.search(r"demo +openai/gpt-oss-120b +3 ", usage)
     assert "requests-per-minute" in limits
     assert await process.wait() == 0
 

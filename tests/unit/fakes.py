@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
+from multidict import CIMultiDict
 
 from gateway.core.endpoints import CHAT, Endpoint
 from gateway.core.errors import GatewayError, UpstreamBroke
@@ -16,7 +17,7 @@ from gateway.core.estimate import Estimator
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.pricing import Price
-from gateway.core.request import IncomingRequest, ParsedRequest
+from gateway.core.request import IncomingRequest, ParsedRequest, RequestHeaders
 from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import (
     AdmissionRequest,
@@ -420,7 +421,14 @@ def incoming_of(body: bytes | Exception | GivenBody, *, endpoint: Endpoint = CHA
     if not isinstance(body, GivenBody):
         body = GivenBody(body) if isinstance(body, bytes) else GivenBody(failure=body)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return IncomingRequest("req-1", endpoint, {"authorization": f"Bearer {KEY}"} | named, body, NOW_MS / 1000)
+    return IncomingRequest(
+        "req-1", endpoint, headers_of({"authorization": f"Bearer {KEY}"} | named), body, NOW_MS / 1000
+    )
+
+
+def headers_of(lines: Mapping[str, str]) -> RequestHeaders:
+    """A request's headers as a listener gives them."""
+    return CIMultiDict(lines)  # type: ignore[return-value]  # They have what is asked of them.
 
 
 def exchange_of(

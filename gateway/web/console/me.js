@@ -76,7 +76,7 @@ function Usage() {
   </div><//>`;
 }
 
-// Lines to paste. The key is never in them: whoever looks over a shoulder, or at a shared screen, sees none.
+// Lines to paste. The key is never in them: a person who looks over a shoulder, or at a shared screen, sees none.
 function snippets(about) {
   const url = Object.fromEntries(about.clients.map((each) => [each.key, each.base_url]));
   const model = about.models[0] || "MODEL";

@@ -189,7 +189,7 @@ await step("a key is rotated, disabled and revoked", async () => {
   for (let left = 2; left > 0; left--) {
     await tabTo(page, "Revoke by-keyboard");
     await page.keyboard.press("Enter");
-    await tabTo(page, "Revoke for good");
+    await tabTo(page, "Revoke permanently");
     await page.keyboard.press("Enter");
     await page.waitForFunction((n) => document.querySelectorAll("[aria-label='Revoke by-keyboard']").length === n, left - 1);
   }

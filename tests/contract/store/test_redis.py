@@ -173,6 +173,15 @@ async def test_a_settlement_writes_of_counters_only_what_it_changes(redis: Redis
     assert after["tokens-minute"][0] == 7 * before["tokens-minute"][1]
 
 
+async def test_a_counter_takes_no_more_memory_than_its_numbers_need(redis: RedisServer, store: RedisStore) -> None:
+    await store.settle(truth(await admitted(store, ask(*LIMITS)), 7))
+    with contextlib.closing(redis.client()) as client:
+        for key in list(client.scan_iter("*:c:*")):
+            copy = key.replace(b"gw", b"as")
+            client.set(copy, client.get(key))
+            assert client.memory_usage(key) <= client.memory_usage(copy), key
+
+
 async def test_counters_end_when_they_are_whole_again(redis: RedisServer, store: RedisStore) -> None:
     await store.settle(truth(await admitted(store, ask(*LIMITS)), 7_000))
     kept = {key.split(":")[-1]: life_ms for key, life_ms in lives(redis).items() if ":c:" in key}

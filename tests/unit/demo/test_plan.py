@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from gateway.demo.plan import ScriptedRequest, count_prompt, plan_answer, texts
@@ -62,6 +63,31 @@ def test_a_tool_is_called_unless_the_request_forbids_it() -> None:
     tools = [{"type": "function", "function": {"name": "look"}}]
     assert plan_answer(1, 0, ScriptedRequest(tools=tools), DemoScript()).tool == "look"
     assert plan_answer(1, 0, ScriptedRequest(tools=tools, tool_choice="none"), DemoScript()).tool == ""
+
+
+@pytest.mark.parametrize("demanded", ["required", "any", {"type": "function"}, {"type": "tool", "name": "look"}])
+def test_a_script_without_tools_calls_one_if_the_request_demands_it(demanded: object) -> None:
+    tools, script = [{"name": "look"}], DemoScript(no_tools=True)
+    assert plan_answer(1, 0, ScriptedRequest(tools=tools, tool_choice=demanded), script).tool == "look"
+    for choice in (None, "auto", {"type": "auto"}):
+        assert plan_answer(1, 0, ScriptedRequest(tools=tools, tool_choice=choice), script).tool == ""
+
+
+@pytest.mark.parametrize(
+    ("member", "result"),
+    [
+        ("messages", {"role": "tool", "tool_call_id": "c", "content": "5"}),
+        ("messages", {"role": "user", "content": [{"type": "tool_result"}, {"type": "text", "text": "Mind."}]}),
+        ("input", {"type": "function_call_output", "call_id": "c", "output": "5"}),
+        ("input", {"type": "custom_tool_call_output", "call_id": "c", "output": "5"}),
+        ("contents", {"role": "user", "parts": [{"functionResponse": {"name": "look"}}]}),
+    ],
+)
+def test_what_a_tool_returned_is_answered_in_words(member: str, result: dict[str, object]) -> None:
+    asked = {"role": "user", "content": "Look."}
+    for said, called in (([asked, result], ""), ([result, asked], "look")):
+        request = msgspec.convert({"tools": [{"name": "look"}], member: said}, ScriptedRequest)
+        assert plan_answer(1, 0, request, DemoScript()).tool == called
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.reservation import NO_HOLDS, LimitStatus, LimitStatuses, Reservation
 from gateway.core.snapshot import Caller, Model, Target, Upstream, bind
 from gateway.core.usage import Usage
-from tests.unit.fakes import GivenBody
+from tests.unit.fakes import GivenBody, headers_of
 
 NOW_MS = 1_800_000_000_000
 TARGET = Target(Upstream("inducta", "http://upstream.test/v1", (("authorization", "Bearer upstream-secret"),)), "m")
@@ -81,7 +81,7 @@ def limit_status(limit: Limit, used: int, resets_ms: int = NOW_MS + 60_000) -> L
 def unheard(request_id: str = "req-1") -> Exchange:
     """A request that was refused at once: no caller, no model, nothing spent."""
     body = GivenBody(b"a prompt")
-    request = IncomingRequest(request_id, CHAT, {"authorization": "Bearer gw_client-secret"}, body, 100.0)
+    request = IncomingRequest(request_id, CHAT, headers_of({"authorization": "Bearer gw_client-secret"}), body, 100.0)
     return Exchange("exchange-1", request, status=401, ended=100.001)
 
 

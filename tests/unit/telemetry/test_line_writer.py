@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -90,6 +91,22 @@ def test_lines_go_out_in_chunks_that_a_shared_pipe_keeps_in_one_piece(pipe: Pipe
     assert sorted(lines) == sorted([LINE % number for number in range(2_000)] * 2)
     for writer in writers:
         writer.close()
+
+
+def test_only_a_line_that_is_longer_than_a_chunk_goes_out_in_several_pieces() -> None:
+    reader, fd = os.pipe2(os.O_DIRECT)  # Of which each read gets one write, or as much of it as a pipe keeps together.
+    writer = LineWriter(fd)
+    sizes = [select.PIPE_BUF + more for more in (-1, 0, 1, -1, 0)] + [10, 3 * select.PIPE_BUF, 10, 10, 1]
+    lines = [bytes([97 + number]) * (size - 1) + b"\n" for number, size in enumerate(sizes)]
+    for line in lines:
+        writer.write(line)
+    writer.close()
+    os.close(fd)
+    pieces = list(iter(lambda: os.read(reader, 2 * select.PIPE_BUF), b""))
+    os.close(reader)
+    assert b"".join(pieces) == b"".join(lines)
+    of_long_lines = {line[0] for line in lines if len(line) > select.PIPE_BUF}
+    assert not [piece for piece in pieces if not piece.endswith(b"\n") and set(piece) - of_long_lines]
 
 
 FULL_DISK = """

@@ -9,6 +9,7 @@
 -- Returns {1, now} where there was something to give back, else {0, now}.
 
 local current, write = counter_functions()
+local release, held, last_of, in_window = hold_functions()
 local step_ms, cursor = unpack_numbers('<d', ARGV[2])
 local step = floor(now / step_ms)
 

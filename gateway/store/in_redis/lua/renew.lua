@@ -9,6 +9,7 @@
 -- Returns {number of reservations that were renewed, now}; one that is settled or given back is left alone.
 
 local _, _, keep, unpacked = counter_functions()
+local release, held, last_of = hold_functions()
 local step_ms, cursor = unpack_numbers('<d', ARGV[2])
 local step = floor(now / step_ms)
 local counters, kinds, renewed = {}, {}, 0

@@ -72,23 +72,19 @@ local DAYS_HALF_LIFE_MS = 172800000
 
 local keys, max, pack = KEYS, math.max, struct.pack
 
--- The format of a row of so many figures.
-local function doubles(number)
-  return number == FIRST_SCHEMA and '<ddddddd' or '<' .. string.rep('d', number)
-end
-
 -- The stored row with `count` of the figures added to it, which begin in their list behind `start`.
 local function added(row, figures, start, count)
+  local size = row and #row / 8 or 0
+  local most = max(size, count)
+  local doubles = most == FIRST_SCHEMA and '<ddddddd' or '<' .. string.rep('d', most)
   if not row then
-    return pack(doubles(count), unpack(figures, start + 1, start + count))
+    return pack(doubles, unpack(figures, start + 1, start + count))
   end
-  local size = #row / 8
-  local sums = { unpack_numbers(doubles(size), row) }
+  local sums = { unpack_numbers(size == most and doubles or string.sub(doubles, 1, size + 1), row) }
   for column = 1, count do
     sums[column] = (column <= size and sums[column] or 0) + figures[start + column]
   end
-  size = max(size, count)
-  return pack(doubles(size), unpack(sums, 1, size))
+  return pack(doubles, unpack(sums, 1, most))
 end
 
 -- The functions that find the place of an end user's bill and write it, which most requests do not need.
@@ -102,7 +98,7 @@ local function end_users()
       local row = call('HGET', users, field)
       if row then
         local count = #row / 8
-        local figures = { unpack_numbers(doubles(count), row) }
+        local figures = { unpack_numbers('<' .. string.rep('d', count), row) }
         rows[#rows + 1] = { field = field, others = others, sums = added(call('HGET', users, others), figures, 0, count) }
       end
     end
@@ -267,11 +263,13 @@ if count > 0 then
   end
 end
 
--- By the number of a due: what is written, where in the counter's string, and for how long the counter then lives where
--- that is to be set; or the counter as the functions of counter.lua have it, and what it holds.
-local texts, starts = { false, false, false, false }, { false, false, false, false }
-local lives, counters, holding, current, write, crossed
-local last, step = last_of(state), floor(now / step_ms)
+-- By the number of a due: what is written, where in the counter's string if not at its beginning, and for how long the
+-- counter then lives where that is to be set; or the counter as the functions of counter.lua have it, and what it holds.
+local texts, starts = { false, false, false, false }, {}
+local lives, counters, holding, current, write, release, held, crossed
+-- As in holds.lua.
+local last = state and tonumber(string.match(state, '^%d+')) or 0
+local step = floor(now / step_ms)
 -- MGET takes a key of another type for none, and the counter would be written over what somebody else has there: GET ends
 -- the script with an error before anything is written.
 local stored = dues > 0 and call('MGET', unpack(keys, first_counter, first_counter + dues - 1))
@@ -323,6 +321,7 @@ for number = 1, dues do
     if not is_usual then
       if not current then
         current, write = counter_functions()
+        release, held = hold_functions()
         counters, holding = {}, {}
       end
       counter = current(key, written, kind, first, second, step)
@@ -388,7 +387,6 @@ for number = 1, dues do
         lives[number] = life_ms + spare_ms
         expiry = now + life_ms + spare_ms
       end
-      starts[number] = '0'
       if kind == RATE then
         texts[number] = pack(LONG, used, scale, now, expiry, over, hold1, hold2, hold3, hold4, hold5, hold6)
       else
@@ -455,8 +453,11 @@ for number = 1, dues do
     write(key, counter, holding[number], given[at + 2], given[at + 4], given[at + 5], step_ms)
   elseif lives and lives[number] then
     call('PSETEX', key, lives[number], text)
+  elseif text and #text > #stored[number] then
+    -- SETRANGE would reserve twice the memory of a string that grows.
+    call('SET', key, text, 'KEEPTTL')
   elseif text then
-    call('SETRANGE', key, starts[number], text)
+    call('SETRANGE', key, starts[number] or '0', text)
   end
   at = at + OF_A_DUE
 end

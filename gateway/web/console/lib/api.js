@@ -1,4 +1,4 @@
-// Requests to the gateway that serves these pages, and data that stays fresh while somebody looks.
+// Requests to the gateway that serves these pages, and data that stays fresh while they are looked at.
 import { useCallback, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 
 const SAME_ORIGIN = { "x-gateway-console": "1" };

@@ -4,7 +4,7 @@ import * as format from "./format.js";
 
 export const go = (route) => { location.hash = route; };
 
-// A page has one heading; whoever comes by keyboard begins there.
+// A page has one heading; the keyboard begins there.
 export function Page({ title, crumb, actions, children }) {
   return html`
     <div class="head">

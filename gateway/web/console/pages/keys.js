@@ -71,7 +71,7 @@ function KeyDialog({ api, dialog, names, team, done, close, open }) {
     return html`<${Confirm} title=${`${disabled ? "Disable" : "Enable"} ${key.name}?`} verb=${disabled ? "Disable" : "Enable"} onClose=${close} onDone=${() => done()} act=${() => api.ask("PATCH", at, { body: { disabled } })}>
       <p>${disabled ? "Requests with it are refused within a second, until it is enabled again." : "Requests with it are answered again."}</p><//>`;
   }
-  return html`<${Confirm} title=${`Revoke ${key.name}?`} verb="Revoke for good" danger onClose=${close} onDone=${() => done()} act=${() => api.ask("DELETE", at)}>
+  return html`<${Confirm} title=${`Revoke ${key.name}?`} verb="Revoke permanently" danger onClose=${close} onDone=${() => done()} act=${() => api.ask("DELETE", at)}>
     <p>Requests with it are refused within a second, in every gateway. This cannot be undone; to take a key out of use for a while, disable it.</p><//>`;
 }
 

@@ -13,7 +13,7 @@ const DEFAULTS = { by: "team", and: "", figure: "usd", since: "30d" };
 
 export function Usage({ api, parameters }) {
   const [asked, setAsked] = useState({ ...DEFAULTS, ...parameters, span: parameters.month ? "one" : parameters.until ? "range" : SPANS.some(([name]) => name === parameters.since) ? parameters.since : parameters.since ? "range" : "30d" });
-  // What is looked at is in the address, so that it can be sent to somebody.
+  // What is looked at is in the address, so that it can be sent to others.
   function change(more) {
     const next = { ...asked, ...more };
     setAsked(next);
