@@ -48,7 +48,7 @@ class Figure:
 
 def figures(results: Results) -> list[Figure]:
     """The aims are those of a single core with the in-memory store and four limits on every request."""
-    plain, latency, streaming = results.plain, results.latency, results.streaming
+    plain, latency, streaming, many = results.plain, results.latency, results.streaming, results.many_streams
     return [
         _paired("plain answers at 64 connections", "/s", plain, lambda rate: rate.per_second, _least(4_500)),
         _own("CPU for a plain answer", "µs", [pair.gateway.cpu_us for pair in plain]),
@@ -63,6 +63,10 @@ def figures(results: Results) -> list[Figure]:
         _own("CPU for an event at 500 streams", "µs", [pair.gateway.cpu_us for pair in streaming], _most(25)),
         _paired("first token at 500 streams, p50", "ms", streaming, lambda seen: seen.first_token.p50_ms),
         _paired("first token at 500 streams, p99", "ms", streaming, lambda seen: seen.first_token.p99_ms, _added(10)),
+        _own("CPU for an event at 2,000 streams", "µs", [pair.gateway.cpu_us for pair in many]),
+        _paired("first token at 2,000 streams, p50", "ms", many, lambda seen: seen.first_token.p50_ms),
+        _paired("first token at 2,000 streams, p99", "ms", many, lambda seen: seen.first_token.p99_ms, _added(20)),
+        _paired("longest stall at 2,000 streams", "ms", many, lambda seen: seen.stall_ms, _added(50)),
         _own("memory, idle", "MiB", [results.idle_mib], _most(60)),
         _own("memory for an open stream", "KiB", [streaming[0].gateway.kib_per_stream]),
     ]

@@ -45,11 +45,13 @@ class Target:
 
 @dataclass
 class Seen:
-    """What came back: durations of whole answers, times to first byte, events counted as they come."""
+    """What came back: durations of whole answers, times to first byte, events counted as they come, the longest time
+    between two pieces of one answer."""
 
     durations_ns: list[int] = field(default_factory=list)
     first_byte_ns: list[int] = field(default_factory=list)
     events: int = 0
+    longest_gap_ns: int = 0
 
 
 class Caller(asyncio.Protocol):
@@ -68,7 +70,7 @@ class Caller(asyncio.Protocol):
         self._seen = seen
         self._next_request = next_request
         self._parser = httptools.HttpResponseParser(self)
-        self._sent_ns = 0
+        self._sent_ns = self._last_ns = 0
         self._begun = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -87,10 +89,14 @@ class Caller(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def on_body(self, body: bytes) -> None:
+        now_ns, seen = time.monotonic_ns(), self._seen
         if not self._begun:
             self._begun = True
-            self._seen.first_byte_ns.append(time.monotonic_ns() - self._sent_ns)
-        self._seen.events += body.count(b"data: {")
+            seen.first_byte_ns.append(now_ns - self._sent_ns)
+        elif now_ns - self._last_ns > seen.longest_gap_ns:
+            seen.longest_gap_ns = now_ns - self._last_ns
+        self._last_ns = now_ns
+        seen.events += body.count(b"data: {")
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()

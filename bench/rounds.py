@@ -57,6 +57,7 @@ class Results:
     latency: list[Pair[Latency]] = field(default_factory=list)
     beside_silence: list[Latency] = field(default_factory=list)
     streaming: list[Pair[Streaming]] = field(default_factory=list)
+    many_streams: list[Pair[Streaming]] = field(default_factory=list)
 
 
 class Bench:
@@ -92,6 +93,16 @@ class Bench:
             Pair(
                 await measures.streaming(self.direct, self.upstream, seconds),
                 await self._watched(measures.streaming(self.through, self.gateway, seconds)),
+            )
+        )
+
+    async def many_streams(self, seconds: float) -> None:
+        self.results.many_streams.append(
+            Pair(
+                await measures.streaming(self.direct, self.upstream, seconds, measures.MANY_STREAMS),
+                await self._watched(
+                    measures.streaming(self.through, self.gateway, seconds, measures.MANY_STREAMS),
+                ),
             )
         )
 
@@ -134,6 +145,8 @@ async def _run(bench: Bench, plan: Plan, say: Callable[[str], None]) -> None:
         say(f"round {number} of {plan.rounds}: plain answers")
         await bench.plain(plan.plain_s)
         await bench.latency(plan.latency_requests)
+    say("many streams")
+    await bench.many_streams(plan.streaming_s)
 
 
 def two_cores() -> tuple[int, int]:

@@ -173,8 +173,8 @@ def settings(port: int, before: Before) -> dict[str, object]:
         "drain": {"delay": "0s", "timeout": "5s"},
         "store": {"url": "memory://"},
         "upstreams": {
-            "demo": {"base_url": f"http://127.0.0.1:{before.upstream_port}/v1", "max_connections": 2048},
-            "silent": {"base_url": f"http://127.0.0.1:{before.silent_port}/v1", "max_connections": 2048},
+            "demo": {"base_url": f"http://127.0.0.1:{before.upstream_port}/v1", "max_connections": 4096},
+            "silent": {"base_url": f"http://127.0.0.1:{before.silent_port}/v1", "max_connections": 4096},
         },
         "models": {
             MODEL: {"routes": [{"upstream": "demo"}], "price": PRICE},

@@ -56,7 +56,7 @@ from gateway.stages.route import route
 from gateway.stages.settle import SettlementRecorder, settle
 from gateway.store.contract import Store
 
-KEPT_BYTES = 64 * 1024
+KEPT_BYTES = 4 * 1024
 """A body of up to this size is kept until its request is over; a longer one until its answer begins."""
 
 Page = Callable[[Exchange, ResponseWriter], Awaitable[None]]

@@ -86,7 +86,9 @@ def closest(name: str, known: Collection[str]) -> str:
 def nearest(name: str, known: Collection[str]) -> str:
     """A hint at what was meant, as the end of a sentence."""
     close = closest(name, known)
-    return f"did you mean {close}?" if close else f"known here: {', '.join(known)}"
+    if close:
+        return f"did you mean {close}?"
+    return f"known here: {', '.join(known)}" if known else "there is none"
 
 
 def unknown_name(path: Path, known: Collection[str]) -> Diagnostic:

@@ -14,11 +14,11 @@ from bench.rounds import Pair, Results
 def results(disturbed: float = 0.0) -> Results:
     rates = [Pair(Rate(10_000.0, 50.0), Rate(per_second, 200.0)) for per_second in (4_000.0, 5_000.0, 9_000.0)]
     streams = Pair(
-        Streaming(Latency(1.0, 2.0), 25_000.0, 20.0, 13.0),
-        Streaming(Latency(2.0, 13.0), 25_000.0, 30.0, 40.0),
+        Streaming(Latency(1.0, 2.0), 25_000.0, 20.0, 13.0, 10.0),
+        Streaming(Latency(2.0, 13.0), 25_000.0, 30.0, 40.0, 60.5),
     )
     latency = Pair(Latency(0.1, 0.2), Latency(0.4, 1.2))
-    return Results(50.0, disturbed, rates, [latency], [Latency(0.4, 1.3)], [streams])
+    return Results(50.0, disturbed, rates, [latency], [Latency(0.4, 1.3)], [streams], [streams])
 
 
 def figure(name: str) -> Figure:
@@ -45,6 +45,8 @@ def test_a_figure_stands_beside_its_direct_run() -> None:
         ("latency at 1 connection, p99", None),
         ("CPU for an event at 500 streams", False),
         ("first token at 500 streams, p99", False),
+        ("first token at 2,000 streams, p99", True),
+        ("longest stall at 2,000 streams", False),
     ],
 )
 def test_an_aim_is_reached_or_not(name: str, reached: bool | None) -> None:

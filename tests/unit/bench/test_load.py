@@ -17,6 +17,14 @@ async def test_a_connection_asks_until_it_is_told_to_stop() -> None:
         assert upstream.truth.tallies["m", "k"].completed == 2
 
 
+async def test_the_longest_time_between_two_pieces_is_seen() -> None:
+    async with DemoUpstream(DemoScript(chunks=3, chunk_delay_ms=30)) as upstream:
+        target, seen = Target("direct", upstream.port, "k"), Seen()
+        left = iter([target.request("m", stream=True)])
+        await run([await connect(target, seen, lambda: next(left, None))])
+        assert 25_000_000 < seen.longest_gap_ns <= seen.durations_ns[0]
+
+
 async def test_a_load_of_refusals_takes_nothing_else() -> None:
     async with DemoUpstream(DemoScript(status=429)) as upstream:
         target, seen = Target("direct", upstream.port, "k", status=429), Seen()

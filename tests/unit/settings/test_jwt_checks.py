@@ -40,6 +40,9 @@ def test_teams_must_exist_and_there_must_be_one() -> None:
         HEAD + entry(more="user: email") + " # !",
         "jwt[0]: puts its tokens into no team; set `teams`, `team` or `default_team`",
     )
+    assert_refused(
+        VALID + "jwt:\n" + entry() + " # !", "jwt[0].default_team: is not a team of this configuration; there is none"
+    )
     loaded(HEAD + entry(more="team: team"))
 
 
