@@ -20,10 +20,10 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.errors import FieldInvalid, InternalError, UrlUnknown
+from gateway.core.errors import FieldInvalid, InternalError
 from gateway.core.parameters import refuse_unknown
 from gateway.core.time_format import rfc3339
-from gateway.identity.requests import AdministrationRequest, json_object, not_allowed
+from gateway.identity.requests import AdministrationRequest, json_object, nothing_at, refuse_method
 from gateway.runtime.child_process import run_child
 from gateway.settings.text_change import TextChange
 
@@ -81,9 +81,8 @@ class ConfigDocuments:
         """Raises FieldInvalid, BodyUnreadable, UrlUnknown, MethodNotAllowed, InternalError."""
         methods = METHODS.get(request.path)
         if methods is None:
-            raise UrlUnknown(f"There is nothing at {request.path[:200]!r}.")
-        if request.method not in methods:
-            raise not_allowed(request.method, methods)
+            raise nothing_at(request.path)
+        refuse_method(request.method, methods)
         refuse_unknown(request.query, ())
         return await (self._show() if request.path == "config" else self._diff(request.body))
 

@@ -15,7 +15,7 @@ from gateway.demo.server import DemoUpstream
 from gateway.identity.administration import new_key
 from gateway.runtime.system_clock import SystemClock
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN, DEMO_KEY, is_loopback
+from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN, DEMO_KEY, listens_on_loopback
 from gateway.settings.loading import demo_settings
 from gateway.settings.models import Settings
 from gateway.settings.value_readers import is_model_name
@@ -62,7 +62,7 @@ def _admin_port(port: str) -> int:
 
 
 def _is_local(listen: str) -> bool:
-    return is_loopback(listen.rpartition(":")[0].strip("[]"))
+    return listens_on_loopback(listen.rpartition(":")[0].strip("[]"))
 
 
 @asynccontextmanager

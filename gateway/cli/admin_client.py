@@ -20,6 +20,16 @@ _RELOAD_TIMEOUT_S = 120.0
 """To read a very large configuration takes many seconds."""
 
 
+class _AdminRefusalText(msgspec.Struct):
+    message: str
+
+
+class _AdminRefusal(msgspec.Struct):
+    """What a gateway answers where it does not do what it is asked for."""
+
+    error: _AdminRefusalText
+
+
 class AdminUnavailable(Exception):
     """The running gateway cannot be asked, or refuses; the text says why, and what to do."""
 
@@ -78,14 +88,18 @@ class AdminClient:
             path = f"/admin/v1/{page}?{urlencode(query)}"
             connection.request(method, path, body or None, headers={"authorization": f"Bearer {self._token}"})
             response = connection.getresponse()
-            answer: dict[str, Any] = msgspec.json.decode(response.read())
+            answer = msgspec.json.decode(response.read(), type=dict[str, Any])
         except (OSError, HTTPException, msgspec.DecodeError) as error:
             raise AdminUnavailable(_no_answer(url, error)) from None
         finally:
             connection.close()
         if response.status == 200 or (page == "reload" and "taken_up" in answer):
             return answer
-        message = str(answer["error"]["message"])
+        try:
+            message = msgspec.convert(answer, _AdminRefusal).error.message
+        except msgspec.ValidationError:
+            hint = "Is it another program? admin.listen is where the gateway's own listener is."
+            raise AdminUnavailable(f"{url} answers {response.status}, and not as a gateway does. {hint}") from None
         if response.status == 400:
             raise FieldInvalid(message)
         if response.status == 401:

@@ -38,7 +38,7 @@ def requests(context: click.Context, config: str, demo: str | None, team: str | 
     if found["data"]:
         click.echo(table(HEADINGS, [request_row(request) for request in found["data"]]))
     else:
-        click.echo(f"No request is in flight in {_processes(found)}.")
+        click.echo(_nothing_in(found["processes"]))
     if found["total"] > len(found["data"]):
         click.echo(f"The oldest {len(found['data']):,} of {found['total']:,} are shown.", err=True)
     if found["problem"]:
@@ -87,6 +87,9 @@ def request_row(request: Json) -> Row:
     ]
 
 
-def _processes(found: Json) -> str:
-    answered = found["processes"]["answered"]
-    return "the one process that serves" if answered == 1 else f"the {answered} processes that serve"
+def _nothing_in(processes: Json) -> str:
+    answered = processes["answered"]
+    if not processes["asked"]:
+        return "No gateway runs with this store, so no request is in flight."
+    where = "the one process that serves" if answered == 1 else f"the {answered} processes that answered"
+    return f"No request is in flight in {where}."

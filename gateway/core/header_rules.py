@@ -1,7 +1,6 @@
 """Which headers pass through: those of a client to the upstream, and those of an upstream to the client.
 
-A rule is a set of names and a tuple of prefixes. Clients and upstreams send the same few sets of names with every
-message: what passes of a set is found once. Every line of a header that comes
+A rule is a set of names and a tuple of prefixes, so that a header costs one look-up. Every line of a header that comes
 several times passes, in its order: clients send one `anthropic-beta` line for each beta (RFC 9110, section 5.3).
 
 No credential passes, whatever it is called, and nothing of a connection or of the proxies on the way: an operator's
@@ -16,13 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from itertools import compress
 
 from gateway.core.http_syntax import RESERVED_HEADERS
 
-_REMEMBERED_SETS = 256
-_REMEMBERED_LINES = 64
-"""How many sets of names each rule remembers, and of how many lines at most: what is remembered must stay bounded."""
+_REMEMBERED_NAMES = 256
+"""Of each rule. Clients send the same few dozen names with every request; what is remembered must stay bounded."""
 
 
 class HeaderRule:
@@ -41,22 +38,15 @@ class HeaderRule:
         self._prefixes = prefixes
         self._kept_endings = kept_endings
         self._kept_prefixes = kept_prefixes
-        self._remembered_passing = lru_cache(_REMEMBERED_SETS)(self._passing)
+        self._passing = lru_cache(_REMEMBERED_NAMES)(self._passing_name)
 
     def admits(self, name: str) -> bool:
-        return bool(self._passing_name(name))
+        return bool(self._passing(name))
 
     def passed(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
         """The lines that pass, names in lower case."""
-        if not headers:
-            return []
-        names, values = zip(*headers.items(), strict=True)
-        passing = (self._remembered_passing if len(names) <= _REMEMBERED_LINES else self._passing)(*names)
-        return list(compress(zip(passing, values, strict=True), passing))
-
-    def _passing(self, *names: str) -> tuple[str, ...]:
-        """Each in lower case; empty where it does not pass."""
-        return tuple([self._passing_name(name) for name in names])
+        passing = self._passing
+        return [(lower, value) for name, value in headers.items() if (lower := passing(name))]
 
     def _passing_name(self, name: str) -> str:
         """The name in lower case; empty if it does not pass."""

@@ -56,6 +56,9 @@ STATUSES = ("active", "expired", "revoked", "disabled")
 _ATTEMPTS = 8
 _CLASHES_AT_ONCE = 200
 _OBJECTS_AT_ONCE = 50
+_IMPORTED_AT_ONCE = 1
+"""The models and limits of a key are checked against all models of its team, which takes milliseconds if it has 500."""
+
 _DURATION = re.compile(r"([1-9][0-9]{0,4})d")
 _PLACE = r"([0-9-][0-9]{14}:[0-9a-f]{12})?"
 """What StoredKey.place gives, also for a key that was made before 1970 as its import says; empty for the beginning."""
@@ -271,9 +274,12 @@ class KeyAdministration:
         if set(given) != {"keys"} or not isinstance(items, list) or not 1 <= len(items) <= IMPORTED_MAX:
             raise FieldInvalid(f"'keys' must be a list of 1 to {IMPORTED_MAX} keys, and nothing else.", param="keys")
         now_ms = await self._store.time_ms()
+        configured = {caller.key_id for caller in self._snapshot().callers.values()}
         keys: dict[str, StoredKey] = {}
-        for place, item in enumerate(items):
+        async for place, item in in_slices(enumerate(items), _IMPORTED_AT_ONCE):
             key = self._imported(item, f"keys[{place}]", now_ms)
+            if key.id in configured:
+                raise FieldInvalid(f"keys[{place}] is a key of the configuration.", param=f"keys[{place}]")
             keys[key.id] = key
         for _ in range(_ATTEMPTS):
             there = [key.id for key in await self._store.get(list(keys)) if key is not None]
@@ -351,8 +357,6 @@ class KeyAdministration:
         created = now_ms if written.created_at is None else self._moment(written.created_at, now_ms)
         revoked = None if written.revoked_at is None else self._moment(written.revoked_at, now_ms)
         key_id = _id(digest)
-        if any(caller.key_id == key_id for caller in self._snapshot().callers.values()):
-            raise FieldInvalid(f"{place} is a key of the configuration.", param=place)
         blank = StoredKey(key_id, digest, written.name, written.team, created, written.counted_as or key_id)
         key = self._applied(blank, written, written.given, None)
         return msgspec.structs.replace(key, revoked_ms=revoked)

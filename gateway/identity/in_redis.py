@@ -93,11 +93,13 @@ class RedisKeyStore:
     async def forget_revoked(self, before_ms: int, limit: int) -> int:
         command = ("ZRANGEBYSCORE", self._revoked, "-inf", f"({before_ms}", "LIMIT", "0", str(limit))
         ids = [key_id.decode() for key_id in await self._client.ask(self._revoked, command)]
-        keys = [key for key in await self.get(ids) if key is not None]
-        if not keys:
+        if not ids:
             return 0
-        of_teams = [self._team_places(key.team) for key in keys]
-        arguments: list[str | bytes | int] = [part for key in keys for part in (key.id, key.place)]
+        keys = await self.get(ids)
+        # A key that is gone is forgotten, too: else it would be found again each time, in front of all others.
+        of_teams = [self._places if key is None else self._team_places(key.team) for key in keys]
+        places = ["" if key is None else key.place for key in keys]
+        arguments: list[str | bytes | int] = [part for pair in zip(ids, places, strict=True) for part in pair]
         await self._run(_FORGET, [self._keys, self._places, self._used, self._revoked, *of_teams], arguments)
         return len(keys)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -36,15 +36,15 @@ def nothing_at(path: str) -> UrlUnknown:
 
 def of_method(methods: Mapping[str, Handler], method: str) -> Handler:
     """Raises MethodNotAllowed."""
-    if method not in methods:
-        raise not_allowed(method, methods)
+    refuse_method(method, methods)
     return methods[method]
 
 
-def not_allowed(method: str, methods: Iterable[str]) -> MethodNotAllowed:
-    """For a path that takes `methods`. The listener answers HEAD wherever there is GET."""
-    allow = ", ".join("GET, HEAD" if each == "GET" else each for each in methods)
-    return MethodNotAllowed(f"This takes {allow}, not {method[:20]}.", allow=allow)
+def refuse_method(method: str, taken: Collection[str]) -> None:
+    """`taken` are the methods of the path. The listener answers HEAD wherever there is GET. Raises MethodNotAllowed."""
+    if method not in taken:
+        allow = ", ".join("GET, HEAD" if each == "GET" else each for each in taken)
+        raise MethodNotAllowed(f"This takes {allow}, not {method[:20]}.", allow=allow)
 
 
 def written_in(kind: type[SectionOf], request: AdministrationRequest) -> SectionOf:

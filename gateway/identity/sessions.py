@@ -3,7 +3,9 @@
 A session is 32 random bytes in a cookie. The store has it under its SHA-256, with its holder and its end, so that it is
 valid in every process of every gateway, and ends in all of them.
 
-A holder could begin any number of sessions, so a process keeps the newest HOLDER_MAX of each and ends the others.
+A holder of a key could begin any number of sessions, so a process keeps the newest HOLDER_MAX of each and ends the
+others. Each session of the console has a holder of its own: only operators begin them, from as many browsers as they
+have.
 
 While the store does not answer, a process keeps the sessions that it has seen: the console is needed most when
 something is down. A session that ended elsewhere in the meantime ends when the store is back.

@@ -16,13 +16,13 @@ from gateway.core.notifications import EventType
 from gateway.core.parameters import refuse_unknown
 from gateway.core.time_format import rfc3339
 from gateway.identity.key_objects import JsonObject
-from gateway.identity.requests import AdministrationRequest, nothing_at, of_method
+from gateway.identity.requests import AdministrationRequest, nothing_at, refuse_method
 from gateway.notifications.crossings import Crossing
 from gateway.notifications.messages import Notification, text_of
 from gateway.store.contract import OUTBOX_PAST, NotificationOutbox, WaitingEntry
 
 LIST = "notifications"
-METHODS = {LIST: {"GET": None}}
+METHODS = {LIST: ("GET",)}
 """By path below /admin/v1."""
 
 
@@ -54,7 +54,7 @@ class NotificationList:
         """Raises FieldInvalid, UrlUnknown, MethodNotAllowed, StoreUnavailable."""
         if request.path != LIST:
             raise nothing_at(request.path)
-        of_method(METHODS[LIST], request.method)
+        refuse_method(request.method, METHODS[LIST])
         refuse_unknown(request.query, ("limit",))
         written = request.query.get("limit", str(OUTBOX_PAST))
         if not re.fullmatch("[1-9][0-9]{0,2}", written, re.ASCII) or int(written) > OUTBOX_PAST:

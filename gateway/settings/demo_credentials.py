@@ -20,7 +20,7 @@ _DIGEST = hashlib.sha256(DEMO_KEY.encode()).hexdigest()
 _REFUSED = "is that of the demo, which is public, and works only on a loopback address; create one of your own"
 
 
-def is_loopback(host: str) -> bool:
+def listens_on_loopback(host: str) -> bool:
     """Whether only this machine reaches what listens there."""
     try:
         return ip_address(host).is_loopback
@@ -29,9 +29,9 @@ def is_loopback(host: str) -> bool:
 
 
 def demo_credential_errors(settings: Settings) -> Iterator[Diagnostic]:
-    if not all(is_loopback(address.host) for address in settings.listen):
+    if not all(listens_on_loopback(address.host) for address in settings.listen):
         for name, team in settings.teams.items():
             places = (place for place, key in enumerate(team.keys) if key.digest == _DIGEST)
             yield from (Diagnostic(("teams", name, "keys", place), _REFUSED) for place in places)
-    if settings.admin.secret == DEMO_ADMIN_TOKEN and not is_loopback(settings.admin.listen.host):
+    if settings.admin.secret == DEMO_ADMIN_TOKEN and not listens_on_loopback(settings.admin.listen.host):
         yield Diagnostic(("admin", "token"), _REFUSED)

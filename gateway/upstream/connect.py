@@ -91,7 +91,7 @@ class UpstreamOrigin:
         same name. Raises ValueError for what could be read as more than one header or request."""
         other, names, values = request.takes_other_headers, (), ()
         if request.headers:
-            names, values = zip(*request.headers, strict=True)
+            names, values = zip(*request.headers)  # noqa: B905  # To check that these are pairs takes a third more.
         # What can be printed has no control character, which is seen in a moment. The rule is for all else.
         if not "".join(values).isprintable():
             (self._other_fixed if other else self._fixed).refuse_control(request.headers)

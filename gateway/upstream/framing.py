@@ -6,10 +6,6 @@ ends, that is a fault. What follows the end is `excess`, and makes the connectio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from itertools import repeat
-
 import httptools
 
 from gateway.core.header_rules import REPEATED_PREFIXES
@@ -17,29 +13,19 @@ from gateway.core.header_rules import REPEATED_PREFIXES
 BODILESS_BYTES = 65_536
 """What may come in a row without bringing any body: head, trailers, chunk extensions, 1xx."""
 
-_REMEMBERED_HEADS = 256
-_REMEMBERED_LINES = 64
-"""How many sets of names are remembered, and of how many lines at most."""
-
-_UTF_8, _REPLACE = repeat("utf-8"), repeat("replace")
-
 _BODILESS_STATUSES = frozenset({204, 304})
 
 
 class Framing:
     """Reads one response after another; `expect_response` begins each. `status` is 0 until the head is whole."""
 
-    excess = False
-    """Whether bytes came that answer no request. None is read after such, nor after a `fault`."""
-
-    fault = ""
-
-    keeps_alive = False
-    """Of a `complete` response: whether another may follow."""
-
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
-        self._lines: list[tuple[bytes, bytes]] = []
+        self.keeps_alive = False
+        """Of a `complete` response: whether another may follow."""
+        self.excess = False
+        """Whether bytes came that answer no request. Nothing is read after such, nor after a `fault`."""
+        self.fault = ""
         self._pieces: list[bytes] = []
         self.on_body = self._pieces.append
         self._parser = httptools.HttpResponseParser(self)
@@ -93,21 +79,24 @@ class Framing:
     def on_message_begin(self) -> None:
         if self.complete:
             raise ValueError("a message follows that answers no request")
-        self._lines.clear()
+        self.headers = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._lines.append((name, value))  # After the head, these are trailers, of which nothing is read.
+        if not self.status:
+            lower, text, headers = name.lower().decode("latin-1"), value.decode("utf-8", "replace"), self.headers
+            if lower in headers and lower.startswith(REPEATED_PREFIXES):
+                text = f"{headers[lower]}\n{text}"
+            headers[lower] = text
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:
             return
-        self.headers = headers = _headers_of(self._lines)
+        headers = self.headers
         if "transfer-encoding" not in headers:
             self._until_close = "content-length" not in headers and status not in _BODILESS_STATUSES
         elif headers["transfer-encoding"].lower() != "chunked":
             raise ValueError("the only transfer coding known here is chunked")
-        self._lines.clear()
         self.status = status
 
     def on_message_complete(self) -> None:
@@ -115,30 +104,3 @@ class Framing:
             self.complete = True
             # Trailers can end the connection, too.
             self.keeps_alive = self._parser.should_keep_alive()
-
-
-def _headers_of(lines: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    """By their names in lower case. Of repeated ones the last counts, or all that reach the client in several lines."""
-    if not lines:
-        return {}
-    names, values = zip(*lines, strict=True)
-    lower = _remembered_lower(*names) if len(lines) <= _REMEMBERED_LINES else _lower(*names)
-    headers = dict(zip(lower, map(str, values, _UTF_8, _REPLACE), strict=False))
-    return headers if len(headers) == len(lower) else _with_repeated(headers, lower, values)
-
-
-def _lower(*names: bytes) -> tuple[str, ...]:
-    return tuple([name.lower().decode("latin-1") for name in names])
-
-
-_remembered_lower = lru_cache(_REMEMBERED_HEADS)(_lower)
-"""A server sends the same names with each answer."""
-
-
-def _with_repeated(headers: dict[str, str], names: Sequence[str], values: Sequence[bytes]) -> dict[str, str]:
-    for name in headers:
-        if name.startswith(REPEATED_PREFIXES):
-            headers[name] = "\n".join(
-                [value.decode("utf-8", "replace") for other, value in zip(names, values, strict=True) if other == name]
-            )
-    return headers

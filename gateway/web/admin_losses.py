@@ -28,13 +28,13 @@ from gateway.core.losses import (
 from gateway.core.parameters import refuse_unknown
 from gateway.core.requests_in_flight import ProcessQuestion
 from gateway.core.time_format import rfc3339
-from gateway.identity.requests import AdministrationRequest, nothing_at, of_method
+from gateway.identity.requests import AdministrationRequest, nothing_at, refuse_method
 from gateway.store.contract import LossStore, ProcessCalls
 
 JsonObject = dict[str, Any]
 
 LIST = "losses"
-METHODS = {LIST: {"GET": None}}
+METHODS = {LIST: ("GET",)}
 """By path below /admin/v1."""
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -132,7 +132,7 @@ class LossAdministration:
         """Raises FieldInvalid, UrlUnknown, MethodNotAllowed, StoreUnavailable."""
         if request.path != LIST:
             raise nothing_at(request.path)
-        of_method(METHODS[LIST], request.method)
+        refuse_method(request.method, METHODS[LIST])
         refuse_unknown(request.query, ())
         try:
             # The store comes first: what a process gives it meanwhile is missed once, and not counted twice.

@@ -25,7 +25,7 @@ from gateway.core.requests_in_flight import (
     in_flight_object,
 )
 from gateway.identity.contract import AuditEntry
-from gateway.identity.requests import AdministrationRequest, not_allowed
+from gateway.identity.requests import AdministrationRequest, nothing_at, refuse_method
 from gateway.store.contract import ProcessCalls, RecordStore
 
 JsonObject = dict[str, Any]
@@ -83,11 +83,11 @@ class RequestAdministration:
         refuse_unknown(request.query, ("team",))
         team = request.query.get("team", "")
         if "/" in request_id or request.path.endswith("/"):
-            raise UrlUnknown(f"There is nothing at {request.path[:200]!r}.")
+            raise nothing_at(request.path)
         if not request_id:
-            _refuse_method(request.method, METHODS[LIST])
+            refuse_method(request.method, METHODS[LIST])
             return await self._list(self._configured(team))
-        _refuse_method(request.method, METHODS[MEMBER])
+        refuse_method(request.method, METHODS[MEMBER])
         if request.method == "GET":
             return await self._show(request_id, team)
         return await self._cancel(request_id, team, request.actor)
@@ -192,14 +192,11 @@ def _understood(replies: Iterable[bytes]) -> Iterator[ProcessReply]:
 def _unknown(request_id: str, asked: _Asked) -> str:
     answered = asked.processes["answered"]
     processes = "the gateway process" if answered == 1 else f"any of the {answered} gateway processes"
+    running = f"It is not in flight in {processes} that answered"
+    if not asked.processes["asked"]:
+        running = "No gateway process runs with this store"
     return (
-        f"No request {request_id[:128]!r} is known. It is not in flight in {processes} that answered, and there is no"
-        " record of it. The setting 'record' says which requests have one and for how long; where very many are refused"
-        " at once, some have none. The log has a line of every request."
-        + (f" {asked.problem}" if asked.problem else "")
+        f"No request {request_id[:128]!r} is known. {running}, and there is no record of it. The setting 'record' says"
+        " which requests have one and for how long; where very many are refused at once, some have none. The log has a"
+        " line of every request." + (f" {asked.problem}" if asked.problem else "")
     )
-
-
-def _refuse_method(method: str, taken: Collection[str]) -> None:
-    if method not in taken:
-        raise not_allowed(method, taken)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from hashlib import sha256
@@ -37,7 +37,7 @@ from gateway.core.limits import Limit
 from gateway.core.parameters import refuse_unknown
 from gateway.core.request import RequestHeaders
 from gateway.core.response import Headers
-from gateway.core.snapshot import Caller, Model
+from gateway.core.snapshot import Caller, Model, matches
 from gateway.core.time_format import rfc3339
 from gateway.identity.sessions import BrowserSession, SessionDirectory, new_session_id
 from gateway.pipeline import Services
@@ -135,13 +135,18 @@ def _model_named(asked: PageRequest) -> Model:
 
 async def _limits(asked: PageRequest) -> Shown:
     refuse_unknown(asked.query, ())
-    snapshot = asked.services.snapshot
-    limits: dict[tuple[object, ...], Limit] = {}
-    for model in snapshot.models_of(asked.caller):
-        if binding := snapshot.binding(asked.caller, model.name):
-            limits |= {limit.identity: limit for limit in binding.limits}
-    statuses = await asked.services.store.limit_statuses(list(limits.values()))
+    limits = _limits_on(asked.caller, asked.services.snapshot.models_of(asked.caller))
+    statuses = await asked.services.store.limit_statuses(limits)
     return Shown(msgspec.json.encode({"data": [limit_status_object(status) for status in statuses]}))
+
+
+def _limits_on(caller: Caller, models: Sequence[Model]) -> list[Limit]:
+    """Those that bind any of its requests for these models. Bindings have them, too: but one for each model would take
+    the place of those that requests use."""
+    names = [model.name for model in models]
+    own = [limit for limit in caller.limits if any(matches(name, limit.models or ("*",)) for name in names)]
+    found = [*own, *(limit for model in models for limit in model.limits)]
+    return list({limit.identity: limit for limit in found}.values())
 
 
 async def _usage(asked: PageRequest) -> Shown:

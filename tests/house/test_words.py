@@ -50,6 +50,7 @@ def test_the_linter_of_prose_reads_help_errors_and_metric_texts() -> None:
         "Validate a configuration. Exit status 0: it can be used; 2: it cannot.",
         "The largest body that a request may have, after decompression.",
         "is missing, so nobody can use the gateway",
+        "Requests with it are refused within a second, until it is enabled again.",
     ):
         assert known_text in read
 

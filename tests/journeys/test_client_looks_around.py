@@ -85,6 +85,34 @@ async def test_head_is_get_without_the_body() -> None:
             assert (shown, headers["content-type"]) == (status, got.headers["content-type"])
 
 
+async def test_a_callers_limits_are_those_of_any_of_its_requests_and_bind_no_model_that_it_does_not_ask_for() -> None:
+    """A binding for each of its models would take the place of those that requests use."""
+    routes = {"routes": [{"upstream": "up1"}]}
+    models = {
+        "free": {**routes, "limits": [{"requests": 7, "per": "hour"}]},
+        "other": {**routes, "limits": [{"requests": 8, "per": "hour"}]},
+    }
+    team = {
+        "models": ["free"],
+        "limits": [{"tokens": 9, "per": "day"}, {"concurrent": 3, "models": ["fr*"]}],
+        "key_limits": [{"requests": 5, "per": "day"}],
+    }
+    organisation = [
+        {"requests": 100, "per": "second"},
+        {"requests": 6, "per": "day", "models": ["other"], "name": "of-another-model"},
+    ]
+    async with whole_gateway(NOWHERE, models=models, team=team, limits=organisation) as gateway:
+        listed = (await gateway.request("GET", "/v1/limits", headers=BEARER)).json["data"]
+        assert [(limit["scope"], limit["meter"], limit["amount"]) for limit in listed] == [
+            ("organisation", "requests", 100),
+            ("team", "tokens", 9),
+            ("team", "concurrent", 3),
+            ("key", "requests", 5),
+            ("model", "requests", 7),
+        ]
+        assert gateway.gateway.services.snapshot.bindings == {}
+
+
 async def test_a_load_balancer_needs_no_key_and_leaves_no_trace() -> None:
     async with whole_gateway(NOWHERE) as gateway:
         assert (await gateway.request("GET", "/healthz")).json == {"status": "ok"}

@@ -17,6 +17,7 @@ import pytest
 from gateway.app.reload import Reloader
 from gateway.app.snapshot_builder import loaded_snapshot
 from gateway.demo import DemoScript, DemoUpstream
+from gateway.identity.requests import AdministrationRequest
 from gateway.telemetry.log import Log
 from tests.gateway_process import gateway_process
 from tests.redis_servers import RedisServer, redis_server
@@ -38,6 +39,7 @@ from tests.workers import shared, workers_process
 TOKEN = "operators-token-2f8c1d"
 ADMIN = {"listen": "127.0.0.1:0", "token": TOKEN}
 NOWHERE = "http://127.0.0.1:1/v1"
+OWN_SHA256 = hashlib.sha256(KEY.encode()).hexdigest()
 PROCESSES = 4
 REVOKED_WITHIN_S = 1.0
 """In one of three attempts: on a busy machine each process waits for its turn as well."""
@@ -332,6 +334,19 @@ async def test_keys_of_any_year_are_imported_and_listed() -> None:
             assert [key["name"] for key in (*first["data"], *rest["data"])] == ["k0", "k1"]
 
 
+async def test_requests_go_on_while_many_keys_are_imported() -> None:
+    keys = [{"sha256": f"{number:064x}"[::-1], "name": f"k{number}", "team": "search"} for number in range(200)]
+    request = AdministrationRequest("POST", "keys/import", {}, json.dumps({"keys": keys}).encode())
+    turns = 0
+    async with stored() as gateway:
+        importing = asyncio.create_task(gateway.gateway.keys.answer(request))
+        while not importing.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert len((await importing)["imported"]) == 200
+    assert turns >= 40
+
+
 async def test_a_use_is_noted_and_shown() -> None:
     async with stored() as gateway:
         key = await made(gateway)
@@ -407,6 +422,7 @@ async def test_exported_hashes_are_imported_into_another_store(redis: RedisServe
         ("POST", "keys/import", {"keys": []}, 400, "keys"),
         ("POST", "keys/import", {"keys": ["x"]}, 400, "keys[0]"),
         ("POST", "keys/import", {"keys": [{"name": "a", "team": "search"}]}, 400, "keys[0].sha256"),
+        ("POST", "keys/import", {"keys": [{"name": "a", "team": "search", "sha256": OWN_SHA256}]}, 400, "keys[0]"),
         ("GET", "audit?cursor=x", None, 400, "cursor"),
         ("POST", "audit", {}, 405, None),
         ("GET", "audit/1", None, 404, None),

@@ -216,10 +216,18 @@ async def test_workers_of_one_gateway_are_one_list_and_the_commands_end_what_the
                     f"Ended: r{number} of team search"
                 )
                 assert b"request_cancelled" in await client.rest()
-            assert "No request is in flight in the 2 processes that serve." in await shell.run("requests")
+            assert "No request is in flight in the 2 processes that answered." in await shell.run("requests")
             audit = json.loads(await shell.run("audit", "--json"))["data"]
             assert {entry["actor"].partition(",")[0] for entry in audit} == {"the command line"}
             assert sorted(entry["subject"] for entry in audit) == [f"r{number}" for number in range(6)]
+
+
+async def test_a_store_without_a_gateway_is_said_to_have_none(redis: RedisServer, tmp_path: Path) -> None:
+    shell = Shell(shared("http://127.0.0.1:1/v1", redis, tmp_path), tmp_path)
+    assert await shell.run("requests") == "No gateway runs with this store, so no request is in flight.\n"
+    ended = await asyncio.to_thread(CliRunner().invoke, main, ["explain", "-c", str(tmp_path / "shell.yaml"), "nope"])
+    assert ended.exit_code == 1
+    assert "No gateway process runs with this store, and there is no record of it." in ended.stderr
 
 
 class Shell:

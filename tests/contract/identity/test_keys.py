@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.identity.contract import AUDIT_ENTRIES, CHANGES_MAX, AuditEntry, KeyStore, StoredGrant, StoredKey
+from tests.contract.identity.conftest import keys_in_redis
+from tests.redis_servers import RedisServer
 
 LIMIT = Limit("requests-per-minute", Scope.KEY, "", Meter.REQUESTS, Per.MINUTE, 60, 60)
 
@@ -170,6 +173,20 @@ async def test_a_key_is_forgotten_once_it_was_revoked_long_enough_and_no_other(k
 async def test_so_many_keys_are_forgotten_at_once(keys: KeyStore) -> None:
     await keys.write([key_of(number, revoked_ms=number) for number in range(1, 6)], entry_of())
     assert [await keys.forget_revoked(10, 2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+async def test_a_revoked_key_that_is_gone_does_not_hold_up_the_others(redis: RedisServer) -> None:
+    """As after a restore of some of the keys."""
+    gone, old = key_of(1, revoked_ms=1), key_of(2, revoked_ms=2)
+    async with keys_in_redis(redis.url) as keys:
+        await keys.write([gone, old], entry_of())
+        with contextlib.closing(redis.client()) as client:
+            (name,) = [each for each in client.scan_iter() if each.endswith(b":keys")]
+            client.hdel(name, gone.id)
+        assert await keys.forget_revoked(10, 1) == 1
+        assert await keys.forget_revoked(10, 1) == 1
+        assert await keys.get([old.id]) == [None]
+        assert await keys.forget_revoked(10, 1) == 0
 
 
 def grant_of(number: int) -> StoredGrant:

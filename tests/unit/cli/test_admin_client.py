@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
 import pytest
 
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
@@ -26,3 +31,44 @@ def test_where_no_gateway_listens_the_error_names_the_address() -> None:
     port = free_port()
     with pytest.raises(AdminUnavailable, match=rf"No gateway answers at http://127\.0\.0\.1:{port}/admin/v1/usage"):
         AdminClient(Address("0.0.0.0", port), "t").get("usage", {})
+
+
+@contextmanager
+def other_program(status: int, body: bytes) -> Iterator[Address]:
+    """It answers every request like this."""
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_said: object) -> None:
+            """The test's output stays its own."""
+
+    server = HTTPServer(("127.0.0.1", 0), Answering)
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    try:
+        yield Address("127.0.0.1", server.server_port)
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("status", [400, 404, 500])
+@pytest.mark.parametrize("body", [b'{"detail":"Not Found"}', b'{"error":"no"}', b'{"error":{"message":5}}', b"{}"])
+def test_another_program_at_the_address_is_said_to_be_none_of_ours(status: int, body: bytes) -> None:
+    with (
+        other_program(status, body) as address,
+        pytest.raises(AdminUnavailable, match=f"answers {status}, and not as a gateway does"),
+    ):
+        AdminClient(address, "t").get("usage", {})
+
+
+@pytest.mark.parametrize("body", [b"[]", b"5", b"404 page not found", b"\xff"])
+def test_what_is_no_json_object_is_no_answer_of_a_gateway(body: bytes) -> None:
+    with other_program(200, body) as address, pytest.raises(AdminUnavailable, match="No gateway answers at"):
+        AdminClient(address, "t").get("usage", {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN, DEMO_KEY, is_loopback
+from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN, DEMO_KEY, listens_on_loopback
 from gateway.settings.diagnostics import SettingsInvalid
 from gateway.settings.loading import parse
 
@@ -45,4 +45,4 @@ def test_the_demos_credentials_are_refused_where_others_reach_them(listen: str, 
      ("10.0.0.1", False), ("gateway.internal", False)],
 )  # fmt: skip
 def test_only_a_loopback_address_is_this_machines_own(host: str, local: bool) -> None:
-    assert is_loopback(host) is local
+    assert listens_on_loopback(host) is local

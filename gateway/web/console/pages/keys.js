@@ -80,7 +80,7 @@ const list = (text) => text.split(/[\s,]+/).filter(Boolean);
 // `requests=60/minute`, a line each, as the command line takes them.
 export function limitsOf(text) {
   return text.split("\n").map((line) => line.trim()).filter(Boolean).map((line) => {
-    const found = /^(\w+)\s*=\s*([\d_.]+)(?:\s*\/\s*(\w+))?$/.exec(line);
+    const found = /^(\w+)\s*=\s*(\d[\d_]*(?:\.\d+)?)(?:\s*\/\s*(\w+))?$/.exec(line);
     if (!found) throw new Error(`“${line}” is not a limit. Write it as requests=60/minute, usd=50/month or concurrent=4.`);
     return { [found[1]]: Number(found[2].replaceAll("_", "")), ...(found[3] ? { per: found[3] } : {}) };
   });
