@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.demo import DemoScript, DemoUpstream
+from gateway.stages.forward import WHOLE_MAX
 from tests.hand_upstream import content, finish, hand_upstream
 from tests.whole_gateway import whole_gateway
 
@@ -105,7 +106,8 @@ async def test_a_long_plain_answer_that_breaks_has_no_end() -> None:
         exchange = await gateway.ended()
         assert exchange.usage is not None
         assert exchange.usage.source == "estimated"
-        assert exchange.usage.output > 50_000
+        # A reset loses what was not read yet: how much that is, the system decides. A token has about four bytes.
+        assert exchange.usage.output > max(WHOLE_MAX, len(reply.body)) / 6
 
 
 async def test_an_upstream_that_is_lost_after_a_comment_breaks_the_stream() -> None:
