@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ OWN_FILE = re.compile(r"`((?:gateway|tests|docs|helm|deploy|config|bench)/[^`*\s
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 PROVIDERS_KEY = re.compile(r"api_key: *\"?\$\{INDUCTA_API_KEY")
 """An upstream's credential under the name of the key that clients have."""
+
+PANELS = re.compile(r'\b(Overview|Teams|Upstreams|Store), ("[^"\n]+"(?: and "[^"\n]+")*)')
+"""A dashboard, and panels of it."""
 
 VERSION = re.compile(r"^## \[(Unreleased|\d+\.\d+\.\d+)\]", re.MULTILINE)
 
@@ -74,6 +78,15 @@ def test_every_folder_of_pages_is_in_the_sites_navigation() -> None:
 def test_every_link_to_a_file_leads_somewhere() -> None:
     pages = [path for path in files() if path.suffix == ".md"]
     assert [f"{place(page)} -> {link}" for page in pages for link in _links(page) if not _leads(page, link)] == []
+
+
+def test_every_panel_that_a_page_names_is_on_its_dashboard() -> None:
+    folder = ROOT / "helm" / "inducta-gateway" / "dashboards"
+    panels = {path.stem: {panel["title"] for panel in _panels(path)} for path in folder.glob("*.json")}
+    found = [PANELS.findall(page.read_text(encoding="utf-8")) for page in DOCS.glob("*.md")]
+    named = {(board.lower(), title) for each in found for board, titles in each for title in titles.split('"')[1::2]}
+    assert len(named) > 5
+    assert [(board, title) for board, title in sorted(named) if title not in panels[board]] == []
 
 
 def test_every_picture_is_on_a_page() -> None:
@@ -166,6 +179,11 @@ def _metrics(path: Path) -> set[str]:
 def _links(page: Path) -> list[str]:
     prose = FENCE.sub("", page.read_text(encoding="utf-8"))
     return [link for link in LINK.findall(prose) if "://" not in link and not link.startswith("mailto:")]
+
+
+def _panels(path: Path) -> list[dict[str, str]]:
+    panels: list[dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))["panels"]
+    return panels
 
 
 def _leads(page: Path, link: str) -> bool:
