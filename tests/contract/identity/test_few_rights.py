@@ -15,7 +15,7 @@ from tests.contract.identity.conftest import keys_in_redis
 from tests.contract.identity.test_keys import entry_of, grant_of, key_of
 from tests.redis_servers import RedisServer, redis_server
 
-RIGHTS = "~gw:* resetchannels -@all +@read +@write +@scripting +time +ping +select +cluster|slots"
+RIGHTS = "~gw:* resetchannels -@all +@read +@write +@scripting -@dangerous +time +ping +select +cluster|slots +asking"
 MESSAGES = "&gw:* +publish +subscribe"
 
 
@@ -27,7 +27,7 @@ def server() -> Iterator[RedisServer]:
 
 def url_of(server: RedisServer, *rights: str) -> str:
     with contextlib.closing(server.client()) as client:
-        words = " ".join((RIGHTS, *rights, "-@dangerous")).split()
+        words = " ".join((RIGHTS, *rights)).split()
         client.execute_command("ACL", "SETUSER", "gateway", "on", ">secret", *words)
     return server.url.replace("redis://", "redis://gateway:secret@")
 
