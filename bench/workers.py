@@ -19,6 +19,8 @@ from bench.peers import CONNECTIONS, PEERS, WARM_S, Bench, Peer, bench, running
 from bench.servers import process_cpu_ns
 
 COUNTS = (1, 2)
+IDLE_NS = 10_000_000
+"""What a process that has started uses in a part of a second at most."""
 
 
 class Seen(NamedTuple):
@@ -36,8 +38,9 @@ def with_workers(count: int) -> Peer:
 
 def measure(servers: Bench, count: int) -> Seen:
     with running(with_workers(count), servers.plain_port, servers.redis_port, servers.peer_core) as its:
-        its.wrk(CONNECTIONS, WARM_S)
         processes = tree(its.server.pid)
+        wait_started(processes)
+        its.wrk(CONNECTIONS, WARM_S)
         before, began = [process_cpu_ns(pid) for pid in processes], time.monotonic()
         done = its.wrk(CONNECTIONS, servers.seconds)
         answers = done.per_second * (time.monotonic() - began)
@@ -50,6 +53,17 @@ def tree(pid: int) -> list[int]:
     """A process and its children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *map(int, children)]
+
+
+def wait_started(processes: Sequence[int]) -> None:
+    """One worker answers while another still imports."""
+    for _ in range(100):
+        before = [process_cpu_ns(pid) for pid in processes]
+        time.sleep(0.3)
+        used = [process_cpu_ns(pid) - so_far for pid, so_far in zip(processes, before, strict=True)]
+        if max(used) < IDLE_NS:
+            return
+    raise RuntimeError("the workers are never idle")
 
 
 def table(measured: dict[int, list[Seen]]) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from gateway.core.calendar import DAY_MS
 from gateway.core.errors import FieldInvalid
 
 OTHER_USERS = "(others)"
@@ -28,7 +29,6 @@ USER_CHARACTERS = 512
 MOST_USERS = 10_000
 """The default of `end_user.most`."""
 
-_DAY_MS = 86_400_000
 
 _CLAUDE_CODE = re.compile(r"user_([0-9a-f]{1,128})_account_([0-9A-Za-z-]{0,64})_session_[0-9A-Za-z-]{1,64}")
 """What Claude Code before 2.1.78 sends in `metadata.user_id`."""
@@ -97,7 +97,7 @@ class EndUserCounts:
 
     def counted_as(self, user: str, team: str, most: int, now_ms: int) -> str:
         """The user whose counters a request is charged to: itself, or OTHER_USERS."""
-        day = now_ms // _DAY_MS
+        day = now_ms // DAY_MS
         if day != self._day:
             self._day = day
             self._seen.clear()

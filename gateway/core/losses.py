@@ -15,7 +15,6 @@ from typing import NamedTuple
 import msgspec
 
 SLOT_MS = 600_000
-DAY_MS = 86_400_000
 
 
 class LossClass(StrEnum):

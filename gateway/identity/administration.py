@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gateway.core.calendar import DAY_MS
 from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
 from gateway.core.limits import Limit, Meter, Scope
 from gateway.core.parameters import refuse_unknown
@@ -469,7 +470,7 @@ def _unused_ms(query: Mapping[str, str]) -> int | None:
     days = _DURATION.fullmatch(given)
     if days is None:
         raise FieldInvalid("'unused' must be a number of days such as 30d.", param="unused")
-    return int(days[1]) * 86_400_000
+    return int(days[1]) * DAY_MS
 
 
 def _is_unused(key: JsonObject, unused_ms: int | None, now_ms: int) -> bool:

@@ -20,6 +20,7 @@ from contextlib import suppress
 
 import msgspec
 
+from gateway.core.calendar import DAY_MS
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Scope
 from gateway.core.networks import read_network
@@ -131,7 +132,7 @@ class KeyDirectory:
 
     async def forget_revoked(self) -> None:
         """Remove some of the keys that were revoked REVOKED_DAYS ago, the next time more. Raises StoreUnavailable."""
-        before_ms = await self._store.time_ms() - REVOKED_DAYS * 86_400_000
+        before_ms = await self._store.time_ms() - REVOKED_DAYS * DAY_MS
         await self._store.forget_revoked(before_ms, _PAGE)
 
     async def _look_up(self, key_id: str, digest: str) -> StoredKey | None:

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gateway.core.calendar import DAY_MS
 from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
 from gateway.core.grants import total, with_grant
 from gateway.core.limit_status import in_unit
@@ -225,7 +226,7 @@ class GrantAdministration:
             until_ms = round(moment_in(until, self._zone).timestamp() * 1000)
         if until_ms <= now_ms:
             raise FieldInvalid("'until' must be later than now.", param="until")
-        if until_ms > now_ms + GRANT_DAYS_MAX * 86_400_000:
+        if until_ms > now_ms + GRANT_DAYS_MAX * DAY_MS:
             raise FieldInvalid(
                 f"'until' must be within {GRANT_DAYS_MAX} days: raise the limit in the configuration instead.",
                 param="until",

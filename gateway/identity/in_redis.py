@@ -21,6 +21,7 @@ from typing import Any, cast
 
 import msgspec
 
+from gateway.core.calendar import DAY_MS
 from gateway.core.errors import StoreUnavailable
 from gateway.identity.contract import (
     AUDIT_ENTRIES,
@@ -44,7 +45,7 @@ _FORGET = LuaScript("forget_keys", _FOLDER / "forget_keys.lua")
 _GRANTS = LuaScript("write_grants", _FOLDER / "write_grants.lua")
 _CHANGES = LuaScript("key_changes", _FOLDER / "key_changes.lua")
 
-_CHANGES_LIFE_MS = 400 * 86_400_000
+_CHANGES_LIFE_MS = 400 * DAY_MS
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 _KEY = msgspec.json.Decoder(StoredKey)

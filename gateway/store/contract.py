@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from gateway.core.calendar import DAY_MS
 from gateway.core.errors import StoreUnavailable
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.core.grants import Grant
@@ -66,7 +67,7 @@ ESTIMATES_MERGED = 8
 """The number of processes whose estimates about one subject are kept, those that shared last."""
 
 
-OBJECT_LIFE_MS = {ObjectKind.RESPONSE: 30 * 86_400_000, ObjectKind.CONVERSATION: 400 * 86_400_000}
+OBJECT_LIFE_MS = {ObjectKind.RESPONSE: 30 * DAY_MS, ObjectKind.CONVERSATION: 400 * DAY_MS}
 """How long the owner of an object is known. OpenAI keeps a response for 30 days, and a conversation until it is deleted
 (https://platform.openai.com/docs/guides/conversation-state)."""
 

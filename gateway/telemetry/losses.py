@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from gateway.core.calendar import DAY_MS
 from gateway.core.clock import Clock
-from gateway.core.losses import CHARGED, DAY_MS, LossSlot, merged, slot_of
+from gateway.core.losses import CHARGED, LossSlot, merged, slot_of
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.series import Counter as Series
 

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from gateway.core.calendar import DAY_MS
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
 from gateway.core.losses import (
     CHARGED,
-    DAY_MS,
     LOSSES,
     LossClass,
     LossReport,

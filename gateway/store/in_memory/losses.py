@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from gateway.core.losses import DAY_MS, LossReport, LossSlot, merged, slot_of
+from gateway.core.calendar import DAY_MS
+from gateway.core.losses import LossReport, LossSlot, merged, slot_of
 from gateway.store.contract import LOSS_DAYS
 
 

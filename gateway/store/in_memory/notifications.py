@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from gateway.core.buckets import Window
+from gateway.core.calendar import DAY_MS
 from gateway.core.clock import Clock
 from gateway.core.end_users import OTHER_USERS
 from gateway.core.limits import Limit, Scope
@@ -22,7 +23,7 @@ from gateway.store.contract import (
     WaitingEntry,
 )
 
-_OUTBOX_MS = OUTBOX_DAYS * 86_400_000
+_OUTBOX_MS = OUTBOX_DAYS * DAY_MS
 
 
 def _not_noted(_put_in: int, _dropped: int) -> None:

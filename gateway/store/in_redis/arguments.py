@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway.core.buckets import pace, rescaled
-from gateway.core.calendar import FOREVER_MS, window
+from gateway.core.calendar import DAY_MS, FOREVER_MS, window
 from gateway.core.limits import Limit, Meter, Mode, Per
 from gateway.core.reservation import AdmissionRequest, LimitStatus
 from gateway.store.in_redis.client import ServerClock
@@ -29,7 +29,7 @@ from gateway.store.in_redis.scripts import ADMIT, bulk
 
 RATE, QUOTA, LEASES = 0, 1, 2
 
-LONG_MS = 7 * 86_400_000
+LONG_MS = 7 * DAY_MS
 """How long a record is kept: a settlement of which the gateway has no answer can be repeated for a week."""
 
 SHORT_MS = 3_600_000

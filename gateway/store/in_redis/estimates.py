@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway.core.calendar import DAY_MS
 from gateway.core.estimate import ESTIMATORS_MAX, EstimateSubject, LearnedEstimate, merged
 from gateway.store.contract import ESTIMATES_DAYS, ESTIMATES_MERGED
 from gateway.store.in_redis.client import Router
 from gateway.store.in_redis.keys import StoreKeys
 
-_LIFE_MS = ESTIMATES_DAYS * 86_400_000
+_LIFE_MS = ESTIMATES_DAYS * DAY_MS
 _AHEAD_MS = 3_600_000
 """A row that is written later than now by more is not to be believed: no newer one would ever displace it."""
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from gateway.core.losses import DAY_MS, LossReport, LossSlot, merged, slot_of
+from gateway.core.calendar import DAY_MS
+from gateway.core.losses import LossReport, LossSlot, merged, slot_of
 from gateway.store.contract import LOSS_DAYS
 from gateway.store.in_redis.client import Router
 from gateway.store.in_redis.keys import StoreKeys

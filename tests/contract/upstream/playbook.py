@@ -139,13 +139,16 @@ async def sees_the_client_leave(peer: Peer) -> None:
     peer.gone.set()
 
 
-async def talks_until_the_client_leaves(peer: Peer) -> None:
+async def talks_until_the_client_leaves(peer: Peer, piece: bytes = b"and so on " * 1_000, rest_s: float = 0.0) -> None:
+    """What is written to a closed transport is an error of uvloop's, where asyncio drops it."""
     try:
-        while True:
-            peer.writer.write(b"and so on " * 1_000)
+        while not peer.writer.is_closing():
+            peer.writer.write(piece)
             await peer.writer.drain()
+            await asyncio.sleep(rest_s)
     except ConnectionError:
-        peer.gone.set()
+        pass
+    peer.gone.set()
 
 
 @dataclass

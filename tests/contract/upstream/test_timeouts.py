@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 
 import pytest
 
@@ -13,7 +14,15 @@ from gateway.upstream.client import HttpClient
 from gateway.upstream.contract import UpstreamRequest
 from tests.contract.upstream.asking import ASK, CHUNKED_HEAD, ask, body_of, chunk, plain
 from tests.contract.upstream.conftest import Play
-from tests.contract.upstream.playbook import Peer, hears, hears_the_head, says, sees_the_client_leave, waits_for
+from tests.contract.upstream.playbook import (
+    Peer,
+    hears,
+    hears_the_head,
+    says,
+    sees_the_client_leave,
+    talks_until_the_client_leaves,
+    waits_for,
+)
 
 SHORT = 0.05
 
@@ -45,12 +54,7 @@ async def test_an_answer_that_stops_midway_times_out(client: HttpClient, play: P
 
 
 async def test_an_answer_that_never_ends_times_out(client: HttpClient, play: Play) -> None:
-    async def talks_on(peer: Peer) -> None:
-        while True:
-            peer.writer.write(chunk(b"on and on"))
-            await peer.writer.drain()
-            await asyncio.sleep(SHORT / 10)
-
+    talks_on = partial(talks_until_the_client_leaves, piece=chunk(b"on and on"), rest_s=SHORT / 10)
     server = await play([hears, says(CHUNKED_HEAD), talks_on])
     answer = await client.send(server.upstream(timeouts=Timeouts(total=4 * SHORT, idle=3 * SHORT)), ASK)
     with pytest.raises(UpstreamTimedOut, match=r"did not end its answer within 0.2 s in all"):
