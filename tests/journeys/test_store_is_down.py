@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.demo import DemoScript, DemoUpstream
+from gateway.store.journal_key import NAME as KEY_FILE
 from tests.hand_upstream import DONE, content, event, finish, hand_upstream, usage
 from tests.redis_servers import RedisServer, redis_server
 from tests.whole_gateway import KEY, Json, WholeGateway, whole_gateway
@@ -159,6 +160,7 @@ async def test_what_the_disk_refuses_is_charged_all_the_same(redis: RedisServer,
     folder = tmp_path / "journal"
     allowed = store(redis, folder, on_outage="allow")
     async with DemoUpstream(TEN_TOKENS) as upstream, whole_gateway(upstream.base_url, store=allowed) as gateway:
+        await until_key_is_kept(folder)
         redis.kill()
         take_away(folder)
         assert (await gateway.chat()).status == 200
@@ -183,7 +185,15 @@ async def test_what_the_disk_refuses_is_charged_all_the_same(redis: RedisServer,
         assert 'gateway_journal_entries_total{outcome="lost"} 0' in await gateway.metrics()
 
 
+async def until_key_is_kept(folder: Path) -> None:
+    """The key of the journals is the last that a start writes there."""
+    async with asyncio.timeout(10):
+        while not (folder / KEY_FILE).exists():
+            await asyncio.sleep(TIMEOUT_S / 10)
+
+
 def take_away(folder: Path) -> None:
+    (folder / KEY_FILE).unlink()
     folder.rmdir()
 
 

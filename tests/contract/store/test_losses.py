@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.core.losses import DAY_MS, SLOT_MS, LossReport, LossSlot, slot_of
+from gateway.core.calendar import DAY_MS
+from gateway.core.losses import SLOT_MS, LossReport, LossSlot, slot_of
 from gateway.store.contract import LossStore
 from tests.contract.store.keepers import Keeper
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.core.losses import CHARGED, DAY_MS, LOSSES, SLOT_MS, LossReport, LossSlot, merged, slot_of, with_unsaved
+from gateway.core.calendar import DAY_MS
+from gateway.core.losses import CHARGED, LOSSES, SLOT_MS, LossReport, LossSlot, merged, slot_of, with_unsaved
 from gateway.telemetry.losses import LossHistory
 from gateway.telemetry.metrics import Metrics
 from tests.unit.fakes import StandingClock
