@@ -39,6 +39,7 @@ from gateway.store.outbox import OutboxStore
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, set_clock, truth, used_and_held
 from tests.contract.store.keepers import HOLD_TTL_MS, UTC, redis_options, sure_tasks
 from tests.contract.store.zones import zone_whose_midnight_is_at
+from tests.event_loop_turns import turns_during
 from tests.redis_servers import RedisServer
 
 LIMITS = [
@@ -538,20 +539,10 @@ async def test_an_admission_writes_of_a_counter_only_what_it_changes(redis: Redi
 async def test_a_report_of_many_limits_leaves_the_loop_to_others(redis: RedisServer, store: RedisStore) -> None:
     many = [limit("tokens", "minute", 100, subject=f"k{number}", scope=Scope.KEY) for number in range(4_000)]
     await admitted(store, ask(many[1_234]))
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    running = asyncio.create_task(others())
     with contextlib.closing(redis.client()) as client:
         client.config_resetstat()
-        statuses = await store.limit_statuses(many)
+        statuses, turns = await turns_during(store.limit_statuses(many))
         assert client.info("commandstats")["cmdstat_mget"]["calls"] == 20
-    running.cancel()
     assert turns >= 20
     assert [one.limit for one in statuses] == many
     assert [number for number, one in enumerate(statuses) if one.held] == [1_234]
