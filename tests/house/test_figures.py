@@ -19,7 +19,7 @@ def test_the_readme_repeats_what_was_measured() -> None:
 
 
 def test_sizes_are_computed_from_what_was_measured() -> None:
-    answer_ms = 1.5 * _number(_measured("CPU for a plain answer")[2]) / 1000
+    answer_ms = _number(_measured("CPU for a plain answer")[2]) / 1000
     costs = {
         "a plain answer": f"{answer_ms:.2f} ms of a core",
         "an event of a stream": f"{_measured('CPU for an event at 500 streams')[2]} of a core",
