@@ -11,7 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 import msgspec
@@ -20,6 +20,7 @@ from gateway.app.snapshot_builder import snapshot
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
 from gateway.cli.configuration import settings_or_end
 from gateway.core.errors import FieldInvalid, GatewayError, StoreUnavailable
+from gateway.core.json_object import JsonObject
 from gateway.identity.administration import PAGE_MAX, KeyAdministration
 from gateway.identity.contract import AuditEntry
 from gateway.identity.grants import GrantAdministration
@@ -39,8 +40,7 @@ from gateway.web.admin_requests import LIST, RequestAdministration
 _TIMEOUT_S = 5.0
 """For one call: no request waits for it, and an operator's machine may be far from the store."""
 
-Json = dict[str, Any]
-Ask = Callable[..., Awaitable[Json]]
+Ask = Callable[..., Awaitable[JsonObject]]
 """`ask(method, path, query=…, body=…)`, as over HTTP."""
 
 Result = TypeVar("Result")
@@ -64,20 +64,20 @@ def ask_once(
     method: str,
     path: str,
     query: Mapping[str, str] | None = None,
-    body: Json | None = None,
+    body: JsonObject | None = None,
     demo: str | None = None,
-) -> Json:
-    async def work(ask: Ask) -> Json:
+) -> JsonObject:
+    async def work(ask: Ask) -> JsonObject:
         return await ask(method, path, query=query or {}, body=body)
 
     return administer(config, work, demo)
 
 
-def all_pages(config: str, path: str, query: Mapping[str, str], most: int | None = None) -> list[Json]:
+def all_pages(config: str, path: str, query: Mapping[str, str], most: int | None = None) -> list[JsonObject]:
     """What a list has on all of its pages, or the first so many."""
 
-    async def work(ask: Ask) -> list[Json]:
-        found: list[Json] = []
+    async def work(ask: Ask) -> list[JsonObject]:
+        found: list[JsonObject] = []
         cursor = ""
         while most is None or len(found) < most:
             wanted = PAGE_MAX if most is None else min(PAGE_MAX, most - len(found))
@@ -97,15 +97,15 @@ async def _run(settings: Settings, work: Callable[[Ask], Awaitable[Result]]) -> 
     async with reach(settings) as answer:
 
         async def ask(
-            method: str, path: str, query: Mapping[str, str] = {}, body: Json | None = None
-        ) -> Json:  # It is read alone.
+            method: str, path: str, query: Mapping[str, str] = {}, body: JsonObject | None = None
+        ) -> JsonObject:  # It is read alone.
             packed = b"" if body is None else msgspec.json.encode(body)
             return await answer(AdministrationRequest(method, path, query, packed, command_actor()))
 
         return await work(ask)
 
 
-Answer = Callable[[AdministrationRequest], Awaitable[Json]]
+Answer = Callable[[AdministrationRequest], Awaitable[JsonObject]]
 
 
 @asynccontextmanager
@@ -113,7 +113,7 @@ async def _of_running(settings: Settings) -> AsyncIterator[Answer]:
     click.echo(f"The store is in the running gateway's memory: asking it at {settings.admin.listen}.", err=True)
     client = AdminClient.for_settings(settings)
 
-    async def answer(request: AdministrationRequest) -> Json:
+    async def answer(request: AdministrationRequest) -> JsonObject:
         return client.administer(request)
 
     yield answer
@@ -140,7 +140,7 @@ async def _of_store(settings: Settings) -> AsyncIterator[Answer]:
         LOSSES: LossAdministration(store.losses, store, SystemClock()).answer,
     }
 
-    async def answer(request: AdministrationRequest) -> Json:
+    async def answer(request: AdministrationRequest) -> JsonObject:
         return await parts[request.path.partition("/")[0]](request)
 
     try:

@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from gateway.cli.administration import Ask, Json, administer, all_pages, ask_once
+from gateway.cli.administration import Ask, administer, all_pages, ask_once
 from gateway.cli.config_option import config_option
 from gateway.cli.output import WHOLE, Row, csv_option, json_option, refuse_both, show_json, show_listing, table
+from gateway.core.json_object import JsonObject
 from gateway.identity.administration import IMPORTED_MAX, STATUSES
 
 _HEADINGS = ("id", "name", "team", "status", "source", "models", "limits", "expires at", "last used at")
@@ -46,8 +47,8 @@ def keys() -> None:
     """
 
 
-def _limit(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> list[Json]:
-    limits: list[Json] = []
+def _limit(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> list[JsonObject]:
+    limits: list[JsonObject] = []
     for text in given:
         parts = _LIMIT.fullmatch(text)
         if parts is None:
@@ -112,7 +113,7 @@ def change(config: str, key_id: str, clear: tuple[str, ...], as_json: bool, **gi
 
     A change counts in every gateway within a second. A limit that keeps its name keeps what was used.
     """
-    body: Json = {_CLEARED[name]: None for name in clear}
+    body: JsonObject = {_CLEARED[name]: None for name in clear}
     for option, member in _CHANGED.items():
         if given[option]:
             if member in body:
@@ -215,8 +216,8 @@ def import_keys(config: str, file: str, as_json: bool) -> None:
     """
     given = _read_export(file)
 
-    async def work(ask: Ask) -> Json:
-        done: Json = {"imported": [], "skipped": []}
+    async def work(ask: Ask) -> JsonObject:
+        done: JsonObject = {"imported": [], "skipped": []}
         for at in range(0, len(given), IMPORTED_MAX):
             page = await ask("POST", "keys/import", body={"keys": given[at : at + IMPORTED_MAX]})
             done = {name: done[name] + page[name] for name in done}
@@ -247,7 +248,7 @@ def _path(key_id: str) -> str:
     return f"keys/{key_id}"
 
 
-def _show_made(key: Json, as_json: bool) -> None:
+def _show_made(key: JsonObject, as_json: bool) -> None:
     if as_json:
         show_json(key)
         return
@@ -257,7 +258,7 @@ def _show_made(key: Json, as_json: bool) -> None:
     click.echo(secret)
 
 
-def _show(key: Json, as_json: bool) -> None:
+def _show(key: JsonObject, as_json: bool) -> None:
     if as_json:
         show_json(key)
         return
@@ -268,7 +269,7 @@ def _show(key: Json, as_json: bool) -> None:
     click.echo(table(("key", str(key["id"])), rows, WHOLE))
 
 
-def _row(key: Json) -> Row:
+def _row(key: JsonObject) -> Row:
     limits = ", ".join(limit["name"] for limit in key["limits"])
     named = [key[name] for name in ("id", "name", "team", "status", "source")]
     return [*named, ", ".join(key["models"]), limits, _time(key["expires_at"]), _time(key["last_used_at"])]

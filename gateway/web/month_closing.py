@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.core.errors import StoreUnavailable
+from gateway.core.json_object import JsonObject
 from gateway.identity.contract import AuditEntry
 from gateway.store.contract import Store
-from gateway.store.usage_report import JsonObject, close_month
+from gateway.store.usage_report import close_month
 
 
 async def close_and_note(
