@@ -32,7 +32,7 @@ from gateway.runtime.system_clock import SystemClock
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings.models import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
-from gateway.store.usage_report import keys_used_since
+from gateway.store.operator_reports import keys_used_since
 from gateway.web.admin_losses import LIST as LOSSES
 from gateway.web.admin_losses import LossAdministration
 from gateway.web.admin_requests import LIST, RequestAdministration

@@ -22,7 +22,7 @@ from gateway.identity.in_redis import RedisKeyStore
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings.models import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
-from gateway.store.usage_report import REPORTS
+from gateway.store.operator_reports import REPORTS
 from gateway.web.month_closing import close_and_note, not_noted
 
 _TIMEOUT_S = 5.0

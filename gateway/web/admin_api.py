@@ -14,7 +14,7 @@ from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.time_format import rfc3339
 from gateway.identity.requests import AdministrationRequest, of_method
 from gateway.pipeline import Services
-from gateway.store.usage_report import REPORTS, Report, json_list
+from gateway.store.operator_reports import REPORTS, Report, json_list
 from gateway.telemetry.traffic import HISTORY_MINUTES, TrafficHistory
 from gateway.web.admin_access import SESSION, AdminAccess, actor_of
 from gateway.web.admin_catalogue import models, teams

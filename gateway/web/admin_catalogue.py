@@ -11,7 +11,7 @@ from gateway.core.snapshot import ConfigSnapshot, Model, Target
 from gateway.identity.key_objects import limit_terms
 from gateway.pipeline import Services
 from gateway.runtime.slices import in_slices
-from gateway.store.usage_report import json_list
+from gateway.store.operator_reports import json_list
 
 _KEYS_AT_ONCE = 2_000
 _MODELS_AT_ONCE = 50

@@ -13,7 +13,7 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.json_object import JsonObject
 from gateway.identity.contract import AuditEntry
 from gateway.store.contract import Store
-from gateway.store.usage_report import close_month
+from gateway.store.operator_reports import close_month
 
 
 async def close_and_note(
