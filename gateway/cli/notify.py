@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from gateway.app.snapshot_builder import snapshot
-from gateway.cli.administration import ask_once, unlogged
+from gateway.cli.administration import ask_once
 from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option, load_or_end
 from gateway.cli.output import Row, json_option, show_json, table
+from gateway.cli.store_access import unlogged
 from gateway.core.json_object import JsonObject
 from gateway.core.notifications import EventType, NotificationChannel
 from gateway.notifications.messages import notification

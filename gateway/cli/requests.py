@@ -9,12 +9,10 @@ import click
 from gateway.cli.administration import ask_once
 from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option, refuse_options_of_group
-from gateway.cli.output import Row, json_option, show_json, table
+from gateway.cli.output import Row, json_option, show_json, table, team_option
 from gateway.core.json_object import JsonObject
 
 HEADINGS = ("id", "team", "key", "model", "upstream", "state", "age", "tokens", "served by")
-
-team_option = click.option("--team", metavar="TEAM", help="Only this team.")
 
 
 @click.group(epilog="Example: gateway requests --team search", invoke_without_command=True)
