@@ -19,6 +19,7 @@ import msgspec
 from gateway.core.calendar import DAY_MS
 from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
 from gateway.core.grants import total, with_grant
+from gateway.core.json_object import JsonObject
 from gateway.core.limit_status import in_unit
 from gateway.core.limits import MICRO, Limit, Meter, Scope
 from gateway.core.parameters import refuse_unknown
@@ -26,7 +27,6 @@ from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.time_format import rfc3339
 from gateway.identity.contract import AuditEntry, KeyStore, NoteChange, RaisedLimits, StoredGrant
 from gateway.identity.directory import caller_of
-from gateway.identity.key_objects import JsonObject
 from gateway.identity.requests import AdministrationRequest, nothing_at, of_method, written_in
 from gateway.settings.diagnostics import nearest
 from gateway.settings.grants import GrantSettings
