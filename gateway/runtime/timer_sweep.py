@@ -3,7 +3,7 @@
 A timer of the event loop takes half a KiB, in five objects. Here those that expire at about the same time share one.
 For this a time is rounded up, by a sixteenth of what there is to wait at most, and by no more than STEP_S.
 
-uvloop runs timers before it reads sockets. So what expires is told a moment later: by then, what arrived while the
+uvloop runs timers before it reads sockets. So `expired` is called a moment later: by then, what arrived while the
 process stood still is read, and what is there already is not taken for late.
 """
 

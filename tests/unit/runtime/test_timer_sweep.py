@@ -96,7 +96,7 @@ async def test_one_that_raises_does_not_keep_the_others_from_expiring() -> None:
 
 
 @pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
-def test_what_arrived_while_the_process_stood_still_is_read_before_a_time_is_told(
+def test_what_arrived_while_the_process_stood_still_is_read_before_a_time_has_come(
     new_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     with asyncio.Runner(loop_factory=new_loop) as runner:
