@@ -18,10 +18,8 @@ from functools import lru_cache
 import msgspec
 
 from gateway.core.errors import BodyUnreadable, FieldInvalid
+from gateway.core.json_object import Path
 from gateway.core.sse import BOM
-
-Path = tuple[str, ...]
-"""Names from member to member."""
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _OPENING = re.compile(rb"[ \t\r\n]*\{")

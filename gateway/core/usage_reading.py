@@ -17,11 +17,12 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.json_object import Path
 from gateway.core.stored_objects import is_object_id
 from gateway.core.tolerant_json import JsonScanner, Wanted, wanted_members
 from gateway.core.usage import Usage
 from gateway.core.usage_report import Members, Reading, milliseconds, read_report, tier_name, value_at
-from gateway.core.usage_tables import TOTALS, CountedItems, Path, UsagePlace, UsageTable
+from gateway.core.usage_tables import TOTALS, CountedItems, UsagePlace, UsageTable
 
 
 class UsageReader:

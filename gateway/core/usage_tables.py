@@ -17,8 +17,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-Path = tuple[str, ...]
-"""Names from member to member; `*` is any element of an array."""
+from gateway.core.json_object import Path
 
 _CAPITAL = re.compile("[A-Z]")
 
