@@ -88,7 +88,7 @@ class Framing:
                 if lower.startswith(REPEATED_PREFIXES):
                     text = f"{headers[lower]}\n{text}"
                 elif lower == "content-encoding":
-                    # Whoever compresses what is compressed may add a line (RFC 9110, sections 5.3 and 8.4).
+                    # A network that compresses what is compressed may add a line (RFC 9110, 5.3 and 8.4).
                     text = f"{headers[lower]}, {text}"
             headers[lower] = text
 
