@@ -44,8 +44,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{- define "gateway.redisSecret" -}}
-{{- if .Values.redis.bundled.enabled }}{{ include "gateway.fullname" . }}-redis
-{{- else }}{{ .Values.redis.passwordSecret.name }}{{ end }}
+{{- if .Values.redis.passwordSecret.name }}{{ .Values.redis.passwordSecret.name }}
+{{- else if .Values.redis.bundled.enabled }}{{ include "gateway.fullname" . }}-redis{{ end }}
 {{- end }}
 
 {{/* Whole seconds, rounded up, of a duration such as 250ms, 5s, 10m. */}}
