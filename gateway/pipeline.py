@@ -30,7 +30,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.form import Form
 from gateway.core.query_rules import key_in_query
 from gateway.core.request import IncomingRequest, ParsedRequest
-from gateway.core.response import ResponseWriter
+from gateway.core.response import ResponseWriter, Work
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.tokens import TokenVerifier, is_token
 from gateway.core.traces import RequestTrace
@@ -59,9 +59,6 @@ from gateway.store.contract import Store
 
 KEPT_BYTES = 4 * 1024
 """A body of up to this size is kept until its request is over; a longer one until its answer begins."""
-
-Work = Callable[[], Coroutine[Any, Any, None]]
-"""What is still to be done for an answer."""
 
 CallerSearch = Callable[[], Coroutine[Any, Any, Caller]]
 """Asks the store or an issuer. Raises as `Pipeline.authenticate` says."""

@@ -25,13 +25,13 @@ from gateway.core.errors import (
     UrlUnknown,
 )
 from gateway.core.parameters import refuse_repeated
+from gateway.core.response import Work
 from gateway.runtime.tasks import LogError
 from gateway.web import openapi
 from gateway.web.admin_openapi import PREFIX, admin_document
 from gateway.web.client_request import ClientRequest
 from gateway.web.console_files import SHARED_FILES, ConsoleFiles, closed_page
 from gateway.web.errors import JSON, error_body, error_headers
-from gateway.web.http_connection import Work
 from gateway.web.long_json import encoded_in_slices
 from gateway.web.response_head import WITHOUT_LENGTH
 

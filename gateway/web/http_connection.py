@@ -19,10 +19,9 @@ not.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from http import HTTPStatus
 from itertools import islice
-from typing import Any
 
 from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
@@ -31,7 +30,7 @@ from aiohttp.tcp_helpers import tcp_keepalive
 from aiohttp.web_protocol import RequestPayloadError
 
 from gateway.core.errors import GatewayError, InternalError, Overloaded, RequestMalformed
-from gateway.core.response import Headers
+from gateway.core.response import Headers, Work
 from gateway.runtime.tasks import start_owned
 from gateway.web.client_request import ClientRequest
 from gateway.web.errors import SERVER, error_body, error_headers
@@ -58,9 +57,6 @@ _END_BYTES = len(_END_OF_CHUNKS)
 _LINGER_S = 5.0
 """How long a client that is refused within its body may send on, so that it reads why before the connection is closed:
 as nginx has it (`lingering_timeout`). What it sends is dropped unread."""
-
-Work = Callable[[], Coroutine[Any, Any, None]]
-"""What is still to be done until a request has its answer. No coroutine yet: the client may leave before it begins."""
 
 Handler = Callable[[ClientRequest], Work | None]
 """Gives a request its answer; where it has to wait for something, returns the rest of that."""

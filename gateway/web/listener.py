@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from gateway.core.response import Work
 from gateway.runtime.turn_queue import TurnQueue
 from gateway.web.client_request import ClientRequest
-from gateway.web.http_connection import Handler, HttpConnection, Work
+from gateway.web.http_connection import Handler, HttpConnection
 
 _LAST_WRITE_S = 5.0
 """How long clients may take, when everything closes, to read what was written for them already."""

@@ -18,7 +18,7 @@ from gateway.core.endpoints import ENDPOINTS, FORWARDED, OBJECT_ENDPOINTS, UNKNO
 from gateway.core.errors import GatewayError, MethodNotAllowed, ShuttingDown, UpgradeRequired
 from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
-from gateway.core.response import ResponseWriter
+from gateway.core.response import ResponseWriter, Work
 from gateway.core.snapshot import Caller
 from gateway.core.url_paths import PathTable
 from gateway.identity.sessions import SessionDirectory
@@ -30,7 +30,6 @@ from gateway.web.client_request import ClientRequest
 from gateway.web.console_files import SHARED_FILES, ConsoleFiles
 from gateway.web.cors import CorsPolicy
 from gateway.web.errors import JSON
-from gateway.web.http_connection import Work
 from gateway.web.public_openapi import HEALTH_PATH
 from gateway.web.public_pages import NO_STORE, PAGES, Needs, Page, PageRequest, digest_of_session
 from gateway.web.request_body import ClientBody

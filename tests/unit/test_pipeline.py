@@ -34,10 +34,10 @@ from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
 from gateway.core.reservation import AdmissionRequest, LimitStatus, LimitStatuses, Refusal, RefusalReason, Reservation
-from gateway.core.response import ResponseWriter
+from gateway.core.response import ResponseWriter, Work
 from gateway.core.snapshot import Caller, Model
 from gateway.core.usage import Usage, UsageSource
-from gateway.pipeline import Pipeline, Services, Work
+from gateway.pipeline import Pipeline, Services
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.authenticate import key_digest
 from tests.unit.fakes import (

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.response import Work
 from gateway.web.client_request import ClientRequest
-from gateway.web.http_connection import Handler, HttpConnection, Work
+from gateway.web.http_connection import Handler, HttpConnection
 from gateway.web.listener import ClientLimits, Listener
 from tests.unit.upstream.splitting import cuts, split
 
