@@ -169,7 +169,8 @@ async def test_nothing_is_to_be_written_between_the_pieces_of_what_is_no_stream_
     running = asyncio.create_task(relayed.run())
     await let_run()
     assert relayed.client.pieces == [b"\x01\x02", b"\n\n"]
-    assert not relayed.client.is_between_events()
+    assert relayed.client.source is not None
+    assert not relayed.client.source.is_between_events()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
