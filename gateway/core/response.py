@@ -64,7 +64,7 @@ class UpstreamResponse(Protocol):
         ...
 
 
-class Source(Protocol):
+class AnswerSource(Protocol):
     """Where the pieces of an answer come from, as its writer sees it."""
 
     def pause(self) -> None: ...
@@ -94,7 +94,7 @@ class ResponseWriter(Protocol):
         """Whether the client reads more slowly than is written: its source has to be paused."""
         ...
 
-    def control_source(self, source: Source) -> None:
+    def control_source(self, source: AnswerSource) -> None:
         """Pause the source each time that a congestion begins, at once if there is one, and resume it when that
         ends."""
         ...

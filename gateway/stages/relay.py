@@ -72,7 +72,9 @@ async def relay(
             # event has the whole answer.
             if not writer.gone:
                 passage.cut()
-            exchange.whole = writer.gone and passage.has_ended
+            elif passage.has_ended:
+                exchange.whole = True
+                writer.finish()
             raise
     finally:
         exchange.redacted = response.redacted
@@ -103,7 +105,7 @@ def _output_budget(exchange: Exchange, parsed: ParsedRequest) -> OutputBudget | 
 
 
 class _Passage:
-    """Gives the client each piece of an answer as it comes, at the client's own pace; the writer's `Source`. One small
+    """Gives the client each piece of an answer as it comes, at the client's own pace; an `AnswerSource`. One small
     object: thousands of streams take turns, and what each has of its own is seldom in the processor's caches."""
 
     __slots__ = ("_response", "_writer")

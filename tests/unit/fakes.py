@@ -29,7 +29,7 @@ from gateway.core.reservation import (
     Reservation,
     Settlement,
 )
-from gateway.core.response import Headers, Source
+from gateway.core.response import AnswerSource, Headers
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Upstream
 from gateway.core.stored_objects import ObjectName, StoredObject
@@ -88,13 +88,13 @@ class Client:
         self.keeps_alive_with: Callable[[], Headers] | None = None
         self._slow_after = slow_after
         self._read = 0
-        self.source: Source | None = None
+        self.source: AnswerSource | None = None
 
     @property
     def congested(self) -> bool:
         return len(self.body) - self._read >= self._slow_after
 
-    def control_source(self, source: Source) -> None:
+    def control_source(self, source: AnswerSource) -> None:
         self.source = source
 
     def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:

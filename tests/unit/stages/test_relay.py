@@ -144,6 +144,18 @@ async def test_a_stream_whose_client_left_can_be_read_on() -> None:
     assert relayed.exchange.tally.usage == NUMBERS
 
 
+async def test_a_client_that_leaves_after_the_last_event_has_the_whole_answer() -> None:
+    """Its writer learns that, too: else it would look for silence ever after."""
+    relayed = Relayed(stream(CHUNK, FINISH, USAGE, DONE, hangs=True), stream=True)
+    running = asyncio.create_task(relayed.run())
+    await let_run()
+    relayed.client.gone = True
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert (relayed.exchange.whole, relayed.client.ended) == (True, True)
+
+
 async def test_a_slow_client_slows_the_upstream_down() -> None:
     client = Client(slow_after=2 * len(CHUNK))
     relayed = Relayed(stream(CHUNK, hangs=True), client, stream=True)
