@@ -24,7 +24,7 @@ from gateway.core.json_object import JsonObject
 from gateway.core.limits import Limit, Meter, Scope
 from gateway.core.parameters import refuse_unknown
 from gateway.core.snapshot import ConfigSnapshot, matches
-from gateway.identity.contract import KEY_ID_DIGITS, AuditEntry, KeyStore, NoteChange, StoredKey
+from gateway.identity.contract import KEY_ID_DIGITS, AdministeredKeys, AuditEntry, NoteChange, StoredKey
 from gateway.identity.key_objects import (
     audit_object,
     config_key_object,
@@ -88,7 +88,7 @@ class KeyAdministration:
 
     def __init__(
         self,
-        store: KeyStore,
+        store: AdministeredKeys,
         snapshot: Callable[[], ConfigSnapshot],
         zone: ZoneInfo,
         note_change: NoteChange,

@@ -26,7 +26,7 @@ from gateway.core.limits import MICRO, Limit, Meter, Scope
 from gateway.core.parameters import refuse_unknown
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.time_format import rfc3339
-from gateway.identity.contract import AuditEntry, KeyStore, NoteChange, RaisedLimits, StoredGrant
+from gateway.identity.contract import AuditEntry, GrantStore, NoteChange, RaisedLimits, StoredGrant
 from gateway.identity.directory import caller_of
 from gateway.identity.requests import AdministrationRequest, nothing_at, of_method, written_in
 from gateway.settings.diagnostics import nearest
@@ -49,7 +49,7 @@ class GrantAdministration:
 
     def __init__(
         self,
-        keys: KeyStore,
+        keys: GrantStore,
         limits: RaisedLimits,
         snapshot: Callable[[], ConfigSnapshot],
         zone: ZoneInfo,
