@@ -235,6 +235,11 @@ def caller_of(key: StoredKey, snapshot: ConfigSnapshot) -> Caller | None:
     )
 
 
+def configured_key(snapshot: ConfigSnapshot, key_id: str) -> Caller | None:
+    """The key of the configuration with this id."""
+    return next((caller for caller in snapshot.callers.values() if caller.key_id == key_id), None)
+
+
 async def with_stored_keys(snapshot: ConfigSnapshot, store: StoredKeys, team: str) -> ConfigSnapshot:
     """For reports: the configuration with the first LISTED_MAX keys of a team, or of all, that are not revoked and have
     their own limits. Raises StoreUnavailable."""
