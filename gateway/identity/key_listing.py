@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from gateway.core.calendar import DAY_MS
 from gateway.core.errors import FieldInvalid
 from gateway.core.json_object import JsonObject
-from gateway.core.parameters import refuse_unknown
+from gateway.core.parameters import number_of, refuse_unknown
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.identity.contract import AdministeredKeys
 from gateway.identity.key_objects import audit_object, config_key_object, exported_key, stored_key_object
@@ -122,10 +122,7 @@ class KeyListing:
 
 
 def _limit_of(query: Mapping[str, str]) -> int:
-    given = query.get("limit", str(PAGE_DEFAULT))
-    if not re.fullmatch("[0-9]{1,4}", given) or not 1 <= int(given) <= PAGE_MAX:
-        raise FieldInvalid(f"'limit' must be a number from 1 to {PAGE_MAX}.", param="limit")
-    return int(given)
+    return number_of(query, "limit", most=PAGE_MAX, default=PAGE_DEFAULT)
 
 
 def _choice(query: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:

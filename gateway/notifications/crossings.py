@@ -31,6 +31,9 @@ from gateway.identity.directory import configured_key
 from gateway.notifications.messages import Notification, notification
 from gateway.store.contract import CROSSED_ENTRY, QUOTA_ENTRY, USERS_ENTRY, CounterOwner
 
+_SHOWN = 200
+"""Characters of an entry that operators see where it cannot be read."""
+
 
 class Crossing(NamedTuple):
     """An entry of a settlement. For a quota it has `used`; for end users their number and the names of some."""
@@ -56,6 +59,16 @@ class Crossing(NamedTuple):
         if f"{kind}\n" == USERS_ENTRY and not more:
             return cls(counter, begins, int(percent), 0)
         raise ValueError(f"{kind[:20]!r} is no kind of entry, or has other figures")
+
+
+def shown_entry(entry: str) -> str:
+    """The beginning of an entry that cannot be read."""
+    return as_text(entry[:_SHOWN])
+
+
+def as_text(found: str) -> str:
+    """With bytes that are not UTF-8 escaped."""
+    return found.encode("utf-8", "backslashreplace").decode()
 
 
 class QuotaReader(NamedTuple):
