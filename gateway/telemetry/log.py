@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.errors import InternalError
+from gateway.core.errors import InternalError, LimitRefusal
 from gateway.core.exchange import Exchange, Failure
 from gateway.core.header_rules import (
     AGENT_HEADERS,
@@ -31,6 +31,7 @@ from gateway.core.header_rules import (
     first_of,
     may_name_session,
 )
+from gateway.core.limit_status import WrittenRefusal
 from gateway.core.request import IncomingRequest
 from gateway.core.traces import RequestTrace
 from gateway.core.usage import UsageSource
@@ -47,9 +48,9 @@ _UPSTREAM_IDS = frozenset(UPSTREAM_ID_HEADERS)
 
 _TURN_ID = re.compile(r'"turn_id"\s*:\s*"([^"\\]{1,200})"')
 
-_LIMIT_FIELDS = ("name", "scope", "meter", "per", "amount", "used", "held", "requested", "retry_after_ms")
-"""The fields of a limit that refused. The team and the key are fields of the line itself."""
-
+_LIMIT_FIELDS = ("name", "scope", "meter", "per", "amount", "used", "held", "requested")
+"""The fields of a limit that refused; `retry_after_ms` is another. The team and the key are fields of the line
+itself."""
 
 _SHARED_REMEMBERED = 2_048
 """Alike requests whose shared fields are kept encoded: about half a kilobyte for each."""
@@ -110,7 +111,7 @@ class _RequestLine(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     redacted: int | None = None
     code: str | None = None
     blame: str | None = None
-    limit: dict[str, Any] | None = None
+    limit: msgspec.Raw | None = None
     error: str | None = None
     stack: list[str] | None = None
     attempts: list[str] | None = None
@@ -334,12 +335,19 @@ def _add_failure(line: _RequestLine, x: Exchange, failure: Failure) -> None:
         line.attempts = _attempts_of(x)
     if x.error is None:
         return
-    if x.error.limit is not None:
-        line.limit = {name: x.error.limit[name] for name in _LIMIT_FIELDS}
-    if isinstance(x.error, InternalError):
+    if isinstance(x.error, LimitRefusal):
+        if x.error.written is not None:
+            line.limit = _limit_that_refused(x.error.written, x.error.retry_after_ms or 0)
+    elif isinstance(x.error, InternalError):
         cause = x.error.__cause__ or x.error
         line.error = type(cause).__qualname__
         line.stack = _stack(cause)
+
+
+def _limit_that_refused(written: WrittenRefusal, retry_after_ms: int) -> msgspec.Raw:
+    if not written.logged:
+        written.logged = _ENCODER.encode({name: written.limit[name] for name in _LIMIT_FIELDS})[:-1]
+    return msgspec.Raw(b'%b,"retry_after_ms":%d}' % (written.logged, retry_after_ms))
 
 
 def _attempts_of(x: Exchange) -> list[str]:
