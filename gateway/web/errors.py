@@ -88,7 +88,7 @@ def _form(error: LimitRefusal, written: WrittenRefusal, dialect: Dialect) -> byt
 def _content(
     error: GatewayError, message: str | msgspec.Raw, dialect: Dialect, delay: msgspec.Raw | None = None
 ) -> dict[str, Any]:
-    """`delay` stands for the time until another try in Gemini's API, where it is not that of the error."""
+    """`delay` is the time until another try as Gemini's API has it, where it is not the error's own."""
     if dialect is _GEMINI:
         return {"error": _gemini_error(error, message, delay)}
     plain = {"message": message, "type": error.type, "param": error.param, "code": error.code}
