@@ -108,6 +108,11 @@ class JsonSpans(msgspec.Struct):
             value = read_json_spans(value).value(name)
         return value
 
+    def forget(self) -> None:
+        """Hold nothing of the object any more: nothing is asked of it from now on."""
+        self.body = self.readable = b""
+        self.found, self.raws = None, {}
+
     def has_at(self, path: Path) -> bool:
         """Whether a member is at the path; `*` is any element of an array."""
         value = self.value(path[0])
