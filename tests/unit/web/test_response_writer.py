@@ -6,6 +6,7 @@ import pytest
 from aiohttp import web
 
 from gateway.core.endpoints import Dialect
+from gateway.runtime.timer_sweep import TimerSweep
 from gateway.web.http_connection import ClientLimits, ClientRequest, Listener
 from gateway.web.response_writer import HttpResponseWriter
 from tests.unit.web.test_http_connection import TakingClient, settled
@@ -15,7 +16,7 @@ async def _answer_to(head: bytes, status: int, body: bytes, headers: list[tuple[
     """What the client of one request gets."""
 
     async def answer(request: ClientRequest) -> web.StreamResponse:
-        writer = HttpResponseWriter(request, "id-1", Dialect.OPENAI, closing=False)
+        writer = HttpResponseWriter(request, "id-1", Dialect.OPENAI, closing=False, timers=TimerSweep())
         writer.send(status, headers or [], body)
         assert writer.response is not None
         return writer.response
