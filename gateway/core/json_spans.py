@@ -154,6 +154,18 @@ class JsonSpans(msgspec.Struct):
             position = last
         return b"".join((*pieces, self.body[position:]))
 
+    def without(self, name: str) -> bytes:
+        """The object without one of its members, and without the comma that came with it."""
+        names = list(self.spans)
+        place, (_, end) = names.index(name), self.spans[name]
+        if place:
+            _, begin = self.spans[names[place - 1]]
+        else:
+            opening, comma = _OPENING.match(self.body), _COMMA.match(self.body, end)
+            assert opening is not None, "it was read as an object"
+            begin, end = opening.end(), comma.end() if comma is not None else end
+        return self.body[:begin] + self.body[end:]
+
 
 def _changed_within(value: bytes | None, changes: Mapping[Path, bytes]) -> bytes:
     if value is None or value == b"null":

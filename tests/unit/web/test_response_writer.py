@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from aiohttp import web
 
 from gateway.core.endpoints import Dialect
 from gateway.runtime.timer_sweep import TimerSweep
-from gateway.web.http_connection import ClientLimits, ClientRequest, Listener
+from gateway.web.client_request import ClientRequest
+from gateway.web.listener import ClientLimits, Listener
 from gateway.web.response_writer import HttpResponseWriter
 from tests.unit.web.test_http_connection import TakingClient, settled
 
@@ -15,11 +15,9 @@ from tests.unit.web.test_http_connection import TakingClient, settled
 async def _answer_to(head: bytes, status: int, body: bytes, headers: list[tuple[str, str]] | None = None) -> bytes:
     """What the client of one request gets."""
 
-    async def answer(request: ClientRequest) -> web.StreamResponse:
+    def answer(request: ClientRequest) -> None:
         writer = HttpResponseWriter(request, "id-1", Dialect.OPENAI, closing=False, timers=TimerSweep())
         writer.send(status, headers or [], body)
-        assert writer.response is not None
-        return writer.response
 
     listener, client = Listener(answer, lambda: "id", ClientLimits(1)), TakingClient()
     connection = listener()
