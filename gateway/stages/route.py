@@ -39,5 +39,9 @@ def route(
                 " Operators: check their api_key."
             )
         wait_ms = max(1000, round(routing.health.wait_s(serving, now, caller) * 1000))
-        raise NoTarget(f"No upstream of the model {model.name!r} can take a request now.", retry_after_ms=wait_ms)
+        raise NoTarget(
+            f"No upstream of the model {model.name!r} can take a request now. Try again after the time that"
+            " 'retry-after' says.",
+            retry_after_ms=wait_ms,
+        )
     return targets
