@@ -13,8 +13,7 @@ Claude Code, Codex, opencode and pi send; W3C Trace Context.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 
 from gateway.core.http_syntax import RESERVED_HEADERS
 
@@ -38,15 +37,18 @@ class HeaderRule:
         self._prefixes = prefixes
         self._kept_endings = kept_endings
         self._kept_prefixes = kept_prefixes
-        self._passing = lru_cache(_REMEMBERED_NAMES)(self._passing_name)
+        self._passing = _RememberedNames(self._passing_name)
 
     def admits(self, name: str) -> bool:
-        return bool(self._passing(name))
+        return bool(self._passing[name])
 
     def passed(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
         """The lines that pass, names in lower case."""
-        passing = self._passing
-        return [(lower, value) for name, value in headers.items() if (lower := passing(name))]
+        passing, passed = self._passing, []
+        for name, value in headers.items():
+            if lower := passing[name]:
+                passed.append((lower, value))  # A comprehension is a call of its own in Python 3.11.
+        return passed
 
     def _passing_name(self, name: str) -> str:
         """The name in lower case; empty if it does not pass."""
@@ -56,6 +58,20 @@ class HeaderRule:
         if not lower.startswith(self._prefixes) or lower.startswith(self._kept_prefixes):
             return ""
         return "" if lower.endswith(self._kept_endings) else lower
+
+
+class _RememberedNames(dict[str, str]):
+    """What `find` gives for each of the last names. A look-up is one of a dict, as it stands on each header's way."""
+
+    def __init__(self, find: Callable[[str], str]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, name: str) -> str:
+        if len(self) >= _REMEMBERED_NAMES:
+            self.clear()
+        found = self[name] = self._find(name)
+        return found
 
 
 SESSION_HEADERS = (
