@@ -366,11 +366,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def _await_response(self, response: ResponseStream) -> None:
         self._state = _AWAITING
-        now, deadlines = monotonic(), self._deadlines
+        now = monotonic()
         response.sent_at = response.sent_at or now
-        deadlines.awaiting_response(now)
-        if deadlines.next < self._timer.when:
-            self._timer.arm(deadlines.next)
+        until = self._deadlines.awaiting_response(now)
+        if until < self._timer.when:
+            self._timer.arm(until)
 
     def _begin_receiving(self, response: ResponseStream, now: float, piece: bytes) -> None:
         self._state, framing = _RECEIVING, self._framing
