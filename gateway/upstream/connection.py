@@ -390,7 +390,10 @@ class Connection(asyncio.BufferedProtocol):
             response.fail(FailureReason("malformed", f"sent what is not an HTTP answer: {framing.fault}"))
             self.abort()
             return
-        self._complete_response(response, now)
+        if self._state is not _RECEIVING:
+            self._begin_receiving(response, now, b"")
+        self._response = None
+        response.complete()
         if framing.excess:
             self._refuse_unrequested()
             return
@@ -407,12 +410,6 @@ class Connection(asyncio.BufferedProtocol):
             self._timer.arm(until)
         self._owner.released(self)
 
-    def _complete_response(self, response: ResponseStream, now: float) -> None:
-        if self._state is not _RECEIVING:
-            self._begin_receiving(response, now, b"")
-        self._response = None
-        response.complete()
-
     def _refuse_unrequested(self) -> None:
         self.abort()
         self._owner.unrequested_bytes()
@@ -423,7 +420,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         is_receiving = self._state is _RECEIVING
         if how is HangUp.CLOSED and self._framing.close():
-            self._complete_response(response, monotonic())
+            self._end_exchange(response, monotonic())
         elif self._is_stale(is_unacknowledged):
             response.fail_with(StaleConnection())
         else:
