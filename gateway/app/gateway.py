@@ -50,7 +50,7 @@ from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
 from gateway.stages.forward import UpstreamServices
-from gateway.store.usage_report import keys_used_since
+from gateway.store.operator_reports import keys_used_since
 from gateway.telemetry.configured_names import ConfiguredNames
 from gateway.telemetry.exposition import CONTENT_TYPE
 from gateway.telemetry.log import Log

@@ -18,9 +18,7 @@ from functools import lru_cache
 import msgspec
 
 from gateway.core.errors import BodyUnreadable, FieldInvalid
-
-Path = tuple[str, ...]
-"""Names from member to member."""
+from gateway.core.json_object import Path
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _OPENING = re.compile(rb"[ \t\r\n]*\{")

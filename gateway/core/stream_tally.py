@@ -423,7 +423,7 @@ class StreamTally:
         if budget is None or budget.admits(data):
             return event
         self.stopped = True
-        self._stopped_usage = budget.usage(self.usage)
+        self._stopped_usage = budget.usage(self._reader.usage)
         return budget.ending(data, self._stopped_usage, merge=self._merge)
 
 
@@ -431,8 +431,10 @@ def _marks_of(endpoint: Endpoint) -> tuple[bytes, ...]:
     """What an event has in it that is more than content, except for `usage` itself."""
     names = {place.path[-1] if place.path else "eval_count" for place in endpoint.usage.places}
     places = names - {"usage", "billed_units"}
-    events = (*endpoint.terminal_events, *sorted(endpoint.usage.image_events))
-    return (b'"error"', _DONE, *[name.encode() for name in (*sorted(places), *events)])
+    usage = endpoint.usage
+    events = (*endpoint.terminal_events, *sorted(usage.image_events | usage.unit_events))
+    units = [items.path[-1] for items in usage.items if "*" in items.path]
+    return (b'"error"', _DONE, *[name.encode() for name in (*sorted(places), *units, *events)])
 
 
 def _is_terminal(chunk: Members, kind: str, endpoint: Endpoint) -> bool:

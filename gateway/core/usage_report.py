@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.json_object import Path
 from gateway.core.usage import Usage
 from gateway.core.usage_tables import (
     FALLBACK_ITERATION,
@@ -27,7 +28,6 @@ from gateway.core.usage_tables import (
     TRAFFIC_TYPES,
     WHOLES,
     Branch,
-    Path,
     RankedField,
     UsageField,
     Vocabulary,

@@ -20,12 +20,12 @@ import msgspec
 
 from gateway.core.calendar import DAY_MS
 from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
+from gateway.core.json_object import JsonObject
 from gateway.core.limits import Limit, Meter, Scope
 from gateway.core.parameters import refuse_unknown
 from gateway.core.snapshot import ConfigSnapshot, matches
 from gateway.identity.contract import KEY_ID_DIGITS, AuditEntry, KeyStore, NoteChange, StoredKey
 from gateway.identity.key_objects import (
-    JsonObject,
     audit_object,
     config_key_object,
     exported_key,

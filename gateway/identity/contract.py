@@ -123,6 +123,11 @@ class KeyStore(Protocol):
         """The keys with these ids, by one call; None for an unknown id."""
         ...
 
+    async def counted_as(self, key_id: str) -> list[StoredKey]:
+        """The keys whose limits are counted under this id, in the order of creation: the key itself and those that
+        took its place."""
+        ...
+
     async def page(self, team: str, cursor: str, limit: int) -> KeyPage:
         """Keys of a team, or of all where it is empty, in the order of creation."""
         ...
@@ -206,6 +211,11 @@ class CallerDirectory(Protocol):
 
     async def find(self, digest: str) -> Caller | None:
         """The caller with this SHA-256, from the store if it is not known; None if there is none. Raises
+        StoreUnavailable."""
+        ...
+
+    async def counted_as(self, key_id: str) -> list[Caller]:
+        """The stored keys whose limits are counted under this id and that are not revoked, the newest first. Raises
         StoreUnavailable."""
         ...
 

@@ -110,6 +110,11 @@ class KeyDirectory:
             self.callers[digest] = caller
         return caller
 
+    async def counted_as(self, key_id: str) -> list[Caller]:
+        keys = await self._store.counted_as(key_id)
+        callers = [caller_of(key, self._snapshot) for key in reversed(keys) if key.revoked_ms is None]
+        return [caller for caller in callers if caller is not None]
+
     async def with_stored_keys(self, team: str) -> ConfigSnapshot:
         return await with_stored_keys(self._snapshot, self._store, team)
 

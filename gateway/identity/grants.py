@@ -19,6 +19,8 @@ import msgspec
 from gateway.core.calendar import DAY_MS
 from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
 from gateway.core.grants import total, with_grant
+from gateway.core.issuers import JWT_IDS
+from gateway.core.json_object import JsonObject
 from gateway.core.limit_status import in_unit
 from gateway.core.limits import MICRO, Limit, Meter, Scope
 from gateway.core.parameters import refuse_unknown
@@ -26,7 +28,6 @@ from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.time_format import rfc3339
 from gateway.identity.contract import AuditEntry, KeyStore, NoteChange, RaisedLimits, StoredGrant
 from gateway.identity.directory import caller_of
-from gateway.identity.key_objects import JsonObject
 from gateway.identity.requests import AdministrationRequest, nothing_at, of_method, written_in
 from gateway.settings.diagnostics import nearest
 from gateway.settings.grants import GrantSettings
@@ -34,9 +35,6 @@ from gateway.settings.value_readers import MAX_WHOLE, moment_in
 
 GRANT_DAYS_MAX = 366
 """The longest grant: a grant to a quota per day is written to the counter of each day."""
-
-TOKENS = "jwt-"
-"""The beginning of the ids that tokens of an identity provider share."""
 
 GRANTS_MAX = 1_000
 GRANTS_OF_A_LIMIT_MAX = 16
@@ -190,7 +188,7 @@ class GrantAdministration:
         return model.limits
 
     async def _limits_of_key(self, key_id: str, team: str) -> Sequence[Limit]:
-        if key_id.startswith(TOKENS) and team:
+        if key_id.startswith(JWT_IDS) and team:
             # Which tokens there are is known by those who verify them alone: their limits are those of any key.
             key_limits = self._snapshot().teams[team].key_limits
             return [msgspec.structs.replace(limit, subject=key_id, team=team) for limit in key_limits]

@@ -30,7 +30,7 @@ from msgspec import UNSET
 
 from gateway.core.clock import Clock
 from gateway.core.errors import IssuerUnavailable, KeyExpired, KeyUnknown
-from gateway.core.issuers import TokenIssuer
+from gateway.core.issuers import JWT_IDS, TokenIssuer
 from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms, TeamTerms
 from gateway.core.tokens import VerifiedToken
 from gateway.identity.claims import Bearer, bearer
@@ -259,7 +259,7 @@ def key_id_of(issuer: str, who: Bearer) -> str:
     """The key id of a token's bearer in logs, reports and counters: the same for all tokens of an issuer whose bearers
     are in one team and may use the same models."""
     seed = "\n".join((issuer, who.team, *(who.models or ())))
-    return f"jwt-{hashlib.sha256(seed.encode()).hexdigest()[:8]}"
+    return f"{JWT_IDS}{hashlib.sha256(seed.encode()).hexdigest()[:8]}"
 
 
 def _key_missing(header: _Header, keys: SigningKeys) -> KeyUnknown | IssuerUnavailable:

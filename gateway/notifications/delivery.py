@@ -27,7 +27,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
 from gateway.core.notifications import EventType, NotificationChannel
 from gateway.core.snapshot import ConfigSnapshot
-from gateway.notifications.crossings import Crossing, CrossingNotifications, QuotaReader
+from gateway.notifications.crossings import CounterNames, Crossing, CrossingNotifications, QuotaReader
 from gateway.notifications.history import DeliveryAttempt
 from gateway.notifications.messages import Data, Notification, notification, text_of
 from gateway.notifications.sending import TIMEOUTS, NotificationSender
@@ -86,7 +86,9 @@ class NotificationDelivery:
         self._outbox = outbox
         self._sender = sender
         self._serving = serving
-        self._crossings = CrossingNotifications(serving, quotas, outbox.counter_name)
+        self._crossings = CrossingNotifications(
+            serving, quotas, CounterNames(outbox.counter_name, outbox.counter_owner)
+        )
         self._clock = clock
         self._reports = reports
         self._tasks = tasks

@@ -12,10 +12,10 @@ from contextlib import suppress
 import msgspec
 
 from gateway.core.errors import FieldInvalid
+from gateway.core.json_object import JsonObject
 from gateway.core.notifications import EventType
 from gateway.core.parameters import refuse_unknown
 from gateway.core.time_format import rfc3339
-from gateway.identity.key_objects import JsonObject
 from gateway.identity.requests import AdministrationRequest, nothing_at, refuse_method
 from gateway.notifications.crossings import Crossing
 from gateway.notifications.messages import Notification, text_of

@@ -135,6 +135,7 @@ class NotificationWatch:
             cursor = page.next
             if not cursor:
                 return
+            await asyncio.sleep(0)  # The store may answer at once.
 
     async def _look_at_upstreams(self) -> None:
         """Raises StoreUnavailable."""

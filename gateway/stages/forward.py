@@ -37,6 +37,7 @@ from gateway.core.errors import (
 from gateway.core.exchange import Exchange
 from gateway.core.header_rules import TO_UPSTREAM
 from gateway.core.health import Attempt, Outcome, outcome_of_answer, outcome_of_error
+from gateway.core.json_object import Path
 from gateway.core.json_spans import read_json_spans
 from gateway.core.other_models import TOOLS, with_models
 from gateway.core.plain_tally import PlainTally
@@ -48,7 +49,6 @@ from gateway.core.retry import read_retry_after
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, Target
 from gateway.core.upstream_json import error_message, fault_of_body, is_error_of
-from gateway.core.usage_tables import Path
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 
 TARGETS_MAX = 3

@@ -8,12 +8,13 @@ from datetime import datetime
 
 from gateway.core.errors import FieldInvalid, GatewayError, UrlUnknown
 from gateway.core.health import ModelStatus, UpstreamStatus
+from gateway.core.json_object import JsonObject
 from gateway.core.parameters import refuse_unknown
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.time_format import rfc3339
 from gateway.identity.requests import AdministrationRequest, of_method
 from gateway.pipeline import Services
-from gateway.store.usage_report import REPORTS, JsonObject, Report, json_list
+from gateway.store.operator_reports import REPORTS, Report, json_list
 from gateway.telemetry.traffic import HISTORY_MINUTES, TrafficHistory
 from gateway.web.admin_access import SESSION, AdminAccess, actor_of
 from gateway.web.admin_catalogue import models, teams

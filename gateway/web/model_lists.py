@@ -9,19 +9,18 @@ from collections.abc import Mapping
 
 from gateway.core.endpoints import ENDPOINTS, Dialect
 from gateway.core.errors import FieldInvalid
+from gateway.core.json_object import JsonObject
 from gateway.core.snapshot import Model
 from gateway.core.time_format import rfc3339
-
-Json = dict[str, object]
 
 _GEMINI_METHODS = {row.name: row.path.rpartition(":")[2] for row in ENDPOINTS.values() if row.dialect is Dialect.GEMINI}
 
 
-def openai_list(models: list[Model]) -> Json:
+def openai_list(models: list[Model]) -> JsonObject:
     return {"object": "list", "data": [openai_model(model) for model in models]}
 
 
-def openai_model(model: Model) -> Json:
+def openai_model(model: Model) -> JsonObject:
     return {
         "id": model.name,
         "object": "model",
@@ -31,7 +30,7 @@ def openai_model(model: Model) -> Json:
     }
 
 
-def anthropic_model(model: Model) -> Json:
+def anthropic_model(model: Model) -> JsonObject:
     return {
         "type": "model",
         "id": model.name,
@@ -42,7 +41,7 @@ def anthropic_model(model: Model) -> Json:
     }
 
 
-def anthropic_list(models: list[Model], query: Mapping[str, str]) -> Json:
+def anthropic_list(models: list[Model], query: Mapping[str, str]) -> JsonObject:
     """A page of the list, by `limit`, `after_id` and `before_id`. Raises FieldInvalid."""
     names = [model.name for model in models]
     begin, end = 0, len(models)
@@ -65,7 +64,7 @@ def anthropic_list(models: list[Model], query: Mapping[str, str]) -> Json:
     }
 
 
-def gemini_model(model: Model) -> Json:
+def gemini_model(model: Model) -> JsonObject:
     """https://ai.google.dev/api/models#Model"""
     methods = [method for name, method in _GEMINI_METHODS.items() if model.serving(name)]
     return {
@@ -78,14 +77,14 @@ def gemini_model(model: Model) -> Json:
     }
 
 
-def gemini_list(models: list[Model], query: Mapping[str, str]) -> Json:
+def gemini_list(models: list[Model], query: Mapping[str, str]) -> JsonObject:
     """A page of the list, by `pageSize` and `pageToken`, which is the name of the last one shown. Raises
     FieldInvalid."""
     names = [model.name for model in models]
     token = query.get("pageToken")
     begin = _place(names, token, "pageToken") + 1 if token else 0
     shown = models[begin : begin + _most_of(query, "pageSize")]
-    page: Json = {"models": [gemini_model(model) for model in shown]}
+    page: JsonObject = {"models": [gemini_model(model) for model in shown]}
     if shown and begin + len(shown) < len(models):
         page["nextPageToken"] = shown[-1].name
     return page

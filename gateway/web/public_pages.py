@@ -42,7 +42,7 @@ from gateway.core.time_format import rfc3339
 from gateway.identity.sessions import BrowserSession, SessionDirectory, new_session_id
 from gateway.pipeline import Services
 from gateway.stages.authenticate import key_digest, sent_key
-from gateway.store.usage_report import REPORTS
+from gateway.store.operator_reports import REPORTS
 from gateway.web.client_hints import CLIENT_APIS, ClientApi, origin_of
 from gateway.web.errors import JSON
 from gateway.web.long_json import encoded_in_slices

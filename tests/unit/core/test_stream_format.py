@@ -106,7 +106,7 @@ def test_no_json_of_an_upstream_raises(shape: StreamFormat, value: Any) -> None:
     assert event_weight(shape, data) >= 0
     stream_of_plain(shape, data, merge=True)
     budget = OutputBudget(shape, output=0, input_tokens=1)
-    budget.ending(data, budget.usage(None), merge=True)
+    budget.ending(data, budget.usage(Usage()), merge=True)
 
 
 def stopped(

@@ -22,10 +22,11 @@ from gateway.core.estimate import OUTPUT_AT_FIRST, TOKENS_PER_SECOND_AT_FIRST, E
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Meter, Per
 from gateway.core.plain_tally import PlainTally
-from gateway.core.pricing import Price
+from gateway.core.pricing import Price, PriceTerms
 from gateway.core.refusals import Fault
 from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import NO_HOLDS, Hold, Holds, LimitStatuses, Reservation
+from gateway.core.snapshot import Model
 from gateway.core.stream_tally import StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.settle import settle, settlement, usage_of
@@ -510,3 +511,43 @@ def test_images_are_those_that_the_answer_shows_or_else_those_that_were_asked_fo
     usage = usage_of(exchange, parsed, Estimator())
     assert usage is not None
     assert usage.images == images
+
+
+PRIORITY = Price.of(
+    PriceTerms(
+        {"input": 2_000_000, "output": 4_000_000},
+        tiers={"priority": PriceTerms({"input": 20_000_000, "output": 40_000_000})},
+    )
+)
+WORD_OF_CHAT = b'data: {%b"choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
+WORD_OF_A_RESPONSE = b'data: {%b"type":"response.output_text.delta","delta":"word"}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("path", "word", "asked", "charged"),
+    [
+        ("/v1/responses", WORD_OF_A_RESPONSE % b"", "priority", "priority"),
+        ("/v1/responses", WORD_OF_A_RESPONSE % b"", "Priority", "priority"),
+        ("/v1/responses", WORD_OF_A_RESPONSE % b"", "flex", ""),
+        ("/v1/responses", WORD_OF_A_RESPONSE % b"", None, ""),
+        ("/v1/chat/completions", WORD_OF_CHAT % b"", "priority", "priority"),
+        ("/v1/chat/completions", WORD_OF_CHAT % b'"service_tier":"default",', "priority", "default"),
+        ("/v1/responses", b"", "priority", "priority"),
+    ],
+)
+async def test_an_answer_that_ends_before_it_names_its_tier_costs_what_the_tier_that_was_asked_for_does(
+    path: str, word: bytes, asked: str | None, charged: str
+) -> None:
+    endpoint = ENDPOINTS[path]
+    model = Model("m", (target(price=PRIORITY),))
+    body = body_of(stream=True, input="Go.", service_tier=asked)
+    exchange, _ = exchange_of(body, endpoint=endpoint, model=model)
+    if word:
+        exchange.tally = StreamTally(endpoint, merge=False)
+        exchange.tally.feed(word * 3)
+    exchange.status, exchange.error = 200, ClientGone("It left.")
+    held(exchange)
+    await settle_now(exchange, Ledgers(), Unrecorded())
+    assert exchange.usage is not None
+    assert exchange.usage.service_tier == charged
+    assert exchange.cost == (10 if charged == "priority" else 1) * (7 * 2 + exchange.usage.output * 4)
