@@ -77,11 +77,15 @@ class KeyMissing(CallerError):
 
 
 class KeyUnknown(CallerError):
-    """Unknown, malformed or disabled: the answer does not say which."""
+    """Unknown, malformed or disabled: the answer does not say which of a key. `why` does, in a word, for the log."""
 
     status = 401
     code = "invalid_api_key"
     headers = _ASK_FOR_BEARER
+
+    def __init__(self, message: str, *, why: str = "unknown") -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class KeyExpired(CallerError):
@@ -137,10 +141,14 @@ class VersionUnsupported(CallerError):
 
 
 class ModelUnknown(CallerError):
-    """Unknown or not allowed: the answer is the same, so that names cannot be probed."""
+    """Unknown or not allowed: the answer is the same, so that names cannot be probed. `asked` is the model."""
 
     status = 404
     code = "model_not_found"
+
+    def __init__(self, message: str, *, param: str | None = None, asked: str = "") -> None:
+        super().__init__(message, param=param)
+        self.asked = asked
 
 
 class ResponseUnknown(CallerError):

@@ -19,6 +19,7 @@ import msgspec
 
 from gateway.core.errors import BodyUnreadable, FieldInvalid
 from gateway.core.json_object import Path
+from gateway.core.sse import BOM
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _OPENING = re.compile(rb"[ \t\r\n]*\{")
@@ -30,6 +31,8 @@ _LONE_SURROGATE = re.compile(
     rb"(\\u[dD][89a-fA-F][\da-fA-F]{2})",
     re.DOTALL,
 )
+
+_WITH_BOM = "The body is not valid JSON: it begins with a byte order mark. Send it without one."
 
 MOST = 1_000
 """Members of one object: far more than any API has, and few enough to be walked through at once. As many lone
@@ -181,6 +184,8 @@ def read_json_spans(body: bytes) -> JsonSpans:
         raise BodyUnreadable("The body must be a JSON object.") from None
     except msgspec.DecodeError as error:
         readable = _without_lone_surrogates(body)
+        if body.startswith(BOM):
+            raise BodyUnreadable(_WITH_BOM) from None
         if readable is body:
             raise BodyUnreadable(f"The body is not valid JSON: {error}.") from None
         return _read_with_surrogates(body, readable)

@@ -186,6 +186,7 @@ def _not_served(model: str, endpoint: Endpoint) -> ModelUnknown:
         f"The model {model!r} is not served at {endpoint.path} here: none of its upstreams has this API. Use another"
         " API for it, or another model.",
         param="model",
+        asked=model,
     )
 
 

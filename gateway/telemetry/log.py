@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.errors import InternalError
+from gateway.core.errors import FieldInvalid, InternalError, KeyUnknown, ModelUnknown
 from gateway.core.exchange import Exchange, Failure
 from gateway.core.header_rules import (
     AGENT_HEADERS,
@@ -46,6 +46,8 @@ _TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-")
 _UPSTREAM_IDS = frozenset(UPSTREAM_ID_HEADERS)
 
 _TURN_ID = re.compile(r'"turn_id"\s*:\s*"([^"\\]{1,200})"')
+
+_FIRST_NAME = re.compile("[A-Za-z_]{1,64}")
 
 _LIMIT_FIELDS = ("name", "scope", "meter", "per", "amount", "used", "held", "requested", "retry_after_ms")
 """The fields of a limit that refused. The team and the key are fields of the line itself."""
@@ -105,6 +107,9 @@ class _RequestLine(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     method: str | None = None
     path: str | None = None
     refused_key: str | None = None
+    refused_because: str | None = None
+    param: str | None = None
+    asked_model: str | None = None
     output_cap: int | None = None
     shadow_refused: list[str] | None = None
     redacted: int | None = None
@@ -328,6 +333,7 @@ def _add_failure(line: _RequestLine, x: Exchange, failure: Failure) -> None:
         line.method, line.path = shortened(x.request.method), shortened(x.request.path)
     if x.refused_key:
         line.refused_key = x.refused_key
+    _add_reason(line, x)
     if x.refusal is not None and x.refusal.would_refuse:
         line.shadow_refused = [limit.name for limit in x.refusal.would_refuse]
     if x.attempts:
@@ -340,6 +346,20 @@ def _add_failure(line: _RequestLine, x: Exchange, failure: Failure) -> None:
         cause = x.error.__cause__ or x.error
         line.error = type(cause).__qualname__
         line.stack = _stack(cause)
+
+
+def _add_reason(line: _RequestLine, x: Exchange) -> None:
+    """What the code of a refusal leaves open. Of the place of a fault its first name alone, and only one that the
+    gateway itself reads: the others are what the client has written."""
+    match x.error:
+        case KeyUnknown(why=why):
+            line.refused_because = why
+        case ModelUnknown(asked=asked) if asked:
+            line.asked_model = shortened(asked)
+        case FieldInvalid(param=str(param)):
+            name = _FIRST_NAME.match(param)
+            if name is not None and name[0] in x.request.endpoint.names_read:
+                line.param = name[0]
 
 
 def _attempts_of(x: Exchange) -> list[str]:

@@ -96,8 +96,12 @@ class Framing:
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:
             lower, text, headers = _lower(name), value.decode("utf-8", "replace"), self.headers
-            if lower in headers and lower.startswith(REPEATED_PREFIXES):
-                text = f"{headers[lower]}\n{text}"
+            if lower in headers:
+                if lower.startswith(REPEATED_PREFIXES):
+                    text = f"{headers[lower]}\n{text}"
+                elif lower == "content-encoding":
+                    # A network that compresses what is compressed may add a line (RFC 9110, 5.3 and 8.4).
+                    text = f"{headers[lower]}, {text}"
             headers[lower] = text
 
     def on_headers_complete(self) -> None:

@@ -386,3 +386,9 @@ def test_names_that_are_too_long_together_are_not_remembered() -> None:
     members = read_json_spans(b'{"%b":1}' % name.encode())
     assert members.named is not None
     assert (members.named.names, members.named.are_remembered) == ((name,), False)
+
+
+def test_a_byte_order_mark_is_called_by_its_name() -> None:
+    for body in (b"{}", b'{"a": "\\ud83d"}', b""):
+        with pytest.raises(BodyUnreadable, match="it begins with a byte order mark"):
+            read_json_spans(b"\xef\xbb\xbf" + body)
