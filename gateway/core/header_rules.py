@@ -14,11 +14,13 @@ Claude Code, Codex, opencode and pi send; W3C Trace Context.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from gateway.core.http_syntax import RESERVED_HEADERS
 
 _REMEMBERED_NAMES = 256
-"""Of each rule. Clients send the same few dozen names with every request; what is remembered must stay bounded."""
+"""Of each rule, and as many sets of names. Clients send the same few dozen names with every request, servers the same
+sets; what is remembered must stay bounded."""
 
 
 class HeaderRule:
@@ -38,6 +40,7 @@ class HeaderRule:
         self._kept_endings = kept_endings
         self._kept_prefixes = kept_prefixes
         self._passing = _RememberedNames(self._passing_name)
+        self._passing_of = lru_cache(_REMEMBERED_NAMES)(self._passing_names)
 
     def admits(self, name: str) -> bool:
         return bool(self._passing[name])
@@ -50,6 +53,22 @@ class HeaderRule:
                 passed.append((lower, value))  # A comprehension is a call of its own in Python 3.11.
         return passed
 
+    def passed_once(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
+        """The same of headers with names in lower case, each of which is there once: of a repeated one, the values have
+        line feeds between them. Which of them pass is remembered for all names together: a server sends the same ones
+        with each answer, and only few of them pass."""
+        passed: list[tuple[str, str]] = []
+        for name in self._passing_of(tuple(headers)):
+            value = headers[name]
+            if "\n" in value:
+                passed += [(name, line) for line in value.split("\n")]
+            else:
+                passed.append((name, value))
+        return passed
+
+    def _passing_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple([name for name in names if self._passing_name(name)])
+
     def _passing_name(self, name: str) -> str:
         """The name in lower case; empty if it does not pass."""
         lower = name.lower()
@@ -61,7 +80,7 @@ class HeaderRule:
 
 
 class _RememberedNames(dict[str, str]):
-    """What `find` gives for each of the last names. A look-up is one of a dict, as it stands on each header's way."""
+    """What `find` gives for each of the last names. A look-up is one of a dict: each header takes one."""
 
     def __init__(self, find: Callable[[str], str]) -> None:
         super().__init__()

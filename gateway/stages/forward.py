@@ -111,7 +111,7 @@ async def forward(
         exchange.target = target
         exchange.attempt = attempt = services.routing.health.begin(target, began, caller)
         try:
-            response = _begun(exchange, parsed, await services.client.send(target.upstream, outgoing), now())
+            response = _begun(exchange, parsed, target, await services.client.send(target.upstream, outgoing), now())
             if not (response.is_whole and response.kind is _JSON) and not _is_collected(response, parsed):
                 await _wait_collected(exchange, parsed, response, now)
             if response.status >= 400 or target.upstream.redactor is not None:
@@ -164,14 +164,15 @@ def _outgoing(
     )
 
 
-def _begun(exchange: Exchange, parsed: ParsedRequest, begun: UpstreamResponse, now: float) -> CollectedResponse:
+def _begun(
+    exchange: Exchange, parsed: ParsedRequest, target: Target, begun: UpstreamResponse, now: float
+) -> CollectedResponse:
     """An answer that has begun, and what of it has come."""
-    assert exchange.target is not None, "it answers"
     exchange.upstream_seconds += begun.first_byte_at - begun.sent_at
     exchange.first_byte_at = now
     if begun.status < 400 and exchange.attempt is not None:
         exchange.attempt.answered(now)
-    return CollectedResponse(begun, LATE_MAX if parsed.stream else WHOLE_MAX, exchange.target.upstream.redactor)
+    return CollectedResponse(begun, LATE_MAX if parsed.stream else WHOLE_MAX, target.upstream.redactor)
 
 
 def _note_failure(exchange: Exchange, attempt: Attempt, error: BaseException, began: float, now: float) -> None:
