@@ -13,7 +13,7 @@ Claude Code, Codex, opencode and pi send; W3C Trace Context.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 
 from gateway.core.http_syntax import RESERVED_HEADERS
@@ -39,17 +39,20 @@ class HeaderRule:
         self._prefixes = prefixes
         self._kept_endings = kept_endings
         self._kept_prefixes = kept_prefixes
-        self._passing = _RememberedNames(self._passing_name)
+        self._remembered: dict[str, str] = {}
         self._passing_of = lru_cache(_REMEMBERED_NAMES)(self._passing_names)
 
     def admits(self, name: str) -> bool:
-        return bool(self._passing[name])
+        return bool(self._passing_name(name))
 
     def passed(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
         """The lines that pass, names in lower case."""
-        passing, passed = self._passing, []
+        remembered, passed = self._remembered.get, []
         for name, value in headers.items():
-            if lower := passing[name]:
+            lower = remembered(name)
+            if lower is None:
+                lower = self._remember(name)
+            if lower:
                 passed.append((lower, value))  # A comprehension is a call of its own in Python 3.11.
         return passed
 
@@ -69,6 +72,12 @@ class HeaderRule:
     def _passing_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple([name for name in names if self._passing_name(name)])
 
+    def _remember(self, name: str) -> str:
+        if len(self._remembered) >= _REMEMBERED_NAMES:
+            self._remembered.clear()
+        lower = self._remembered[name] = self._passing_name(name)
+        return lower
+
     def _passing_name(self, name: str) -> str:
         """The name in lower case; empty if it does not pass."""
         lower = name.lower()
@@ -77,20 +86,6 @@ class HeaderRule:
         if not lower.startswith(self._prefixes) or lower.startswith(self._kept_prefixes):
             return ""
         return "" if lower.endswith(self._kept_endings) else lower
-
-
-class _RememberedNames(dict[str, str]):
-    """What `find` gives for each of the last names. A look-up is one of a dict: each header takes one."""
-
-    def __init__(self, find: Callable[[str], str]) -> None:
-        super().__init__()
-        self._find = find
-
-    def __missing__(self, name: str) -> str:
-        if len(self) >= _REMEMBERED_NAMES:
-            self.clear()
-        found = self[name] = self._find(name)
-        return found
 
 
 SESSION_HEADERS = (
