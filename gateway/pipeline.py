@@ -56,9 +56,6 @@ from gateway.stages.route import route
 from gateway.stages.settle import SettlementRecorder, settle
 from gateway.store.contract import Store
 
-KEPT_BYTES = 4 * 1024
-"""A body of up to this size is kept until its request is over; a longer one until its answer begins."""
-
 Page = Callable[[Exchange, ResponseWriter], Awaitable[None]]
 """What a listener answers by itself. Raises a GatewayError for what it does not have."""
 
@@ -226,11 +223,11 @@ class Pipeline:
             writer.keep_alive(services.keepalive_s, exchange.limit_headers)
         targets = route(parsed, request.headers, caller, services.upstream.routing, services.clock, exchange.held_by)
         exchange.response = response = await forward(exchange, parsed, targets, services.upstream, writer)
-        if request.body.size > KEPT_BYTES and parsed.rest is None:
-            # A stream may run for minutes: meanwhile the memory of a long prompt is for others.
-            exchange.parsed = parsed = parsed.without_body()
-            request.body.release()
         if not relayed_whole(exchange, parsed, response, writer):
+            if parsed.rest is None:
+                # A stream may run for minutes: meanwhile the memory of its prompt is for others.
+                parsed.members.forget()
+                request.body.release()
             await relay(exchange, parsed, response, writer, services.clock)
 
     async def _read_body(self, request: IncomingRequest, team: str) -> bytes | Form:

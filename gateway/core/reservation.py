@@ -151,6 +151,10 @@ class Hold(msgspec.Struct, frozen=True):
     capped: bool = False
 
 
+NONE_CAPPED: frozenset[int] = frozenset()
+"""Each empty set that is made takes 200 bytes."""
+
+
 class Holds(msgspec.Struct, frozen=True):
     """What limits hold for a reservation, column by column, since few of its rows are ever read. `amounts` and
     `windows_ms` are those of `Hold`; `capped` has the places of the holds that are."""
@@ -158,7 +162,7 @@ class Holds(msgspec.Struct, frozen=True):
     limits: tuple[Limit, ...] = ()
     amounts: Sequence[int] = ()
     windows_ms: Sequence[int] = ()
-    capped: frozenset[int] = frozenset()
+    capped: frozenset[int] = NONE_CAPPED
 
     def __len__(self) -> int:
         return len(self.limits)
@@ -175,7 +179,9 @@ class Holds(msgspec.Struct, frozen=True):
             tuple([hold.limit for hold in holds]),
             [hold.amount for hold in holds],
             [hold.window_ms for hold in holds],
-            frozenset([place for place, hold in enumerate(holds) if hold.capped]),
+            frozenset(capped)
+            if (capped := [place for place, hold in enumerate(holds) if hold.capped])
+            else NONE_CAPPED,
         )
 
 

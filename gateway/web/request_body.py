@@ -7,6 +7,7 @@ costs what the kernel and the parser hold of it, whatever its decoded size is.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -37,6 +38,9 @@ _UNANNOUNCED_BYTES = 1024 * 1024
 
 _NEVER_HELD_BACK = 16 * 1024
 """Bytes of a body for which no connection stops to read."""
+
+_NOTHING: deque[bytes] = deque(maxlen=0)
+"""What aiohttp's stream has left of a body that has come whole. An empty queue of its own would take 700 bytes."""
 
 
 class ClientBody:
@@ -107,8 +111,11 @@ class ClientBody:
         if self._small_bytes:
             self._memory.give_back_small(self._small_bytes)
             self._small_bytes = 0
+            self._content._buffer = _NOTHING  # It still has what was available.
         if self._holds is not None:
             self._holds.release()
+            if self._content.at_eof():
+                self._content._buffer = _NOTHING
 
     async def _admit(self, size: int) -> None:
         """Let the client send, once there is memory for this many bytes, unless its head announces too much or a coding

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from gateway.core.endpoints import Dialect
 from gateway.core.errors import ClientGone, GatewayError
-from gateway.core.response import Headers
+from gateway.core.response import AnswerSource, Headers
 from gateway.web.errors import error_body, error_event, error_headers
 from gateway.web.http_connection import ClientRequest
 from gateway.web.response_head import CHUNKED, WITHOUT_LENGTH, response_head
@@ -66,7 +66,7 @@ class HttpResponseWriter:
     _is_called_back = False
     """Whether a timer or a pause of the connection may call this writer or its source."""
     _alive: asyncio.TimerHandle | None = None
-    _source_is_between_events: Callable[[], bool] | None = None
+    _source: AnswerSource | None = None
     _has_written = False
     _silent_looks = 0
 
@@ -96,14 +96,12 @@ class HttpResponseWriter:
     def congested(self) -> bool:
         return self._connection.congested
 
-    def control_source(
-        self, pause: Callable[[], None], resume: Callable[[], None], is_between_events: Callable[[], bool]
-    ) -> None:
-        self._source_is_between_events = is_between_events
-        self._connection.pause, self._connection.resume = pause, resume
+    def control_source(self, source: AnswerSource) -> None:
+        self._source = source
+        self._connection.pause, self._connection.resume = source.pause, source.resume
         self._is_called_back = True
         if self._connection.congested:
-            pause()
+            source.pause()
 
     def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
         if every_s > 0:
@@ -152,16 +150,16 @@ class HttpResponseWriter:
             self._closing = self._closing or error.ends_connection or not self._request.content.is_eof()
             self.send(error.status, error_headers(error), error_body(error, self._dialect))
             return
-        self._stop_timers()
         if self._streams_events:
             event = error_event(error, self._dialect)
             self.write(event if self._is_between_events() else b"\n\n" + event)
+        self._stop_timers()
         # What was written still goes out; the chunked coding's last chunk never does.
         self._connection.force_close()
 
     def _is_between_events(self) -> bool:
         # Until there is a source, nothing but comments is written.
-        return self._source_is_between_events is None or self._source_is_between_events()
+        return self._source is None or self._source.is_between_events()
 
     def _look_later(self, every_s: float, headers: Callable[[], Headers]) -> None:
         loop = asyncio.get_running_loop()
@@ -197,6 +195,7 @@ class HttpResponseWriter:
         """Nothing more is written on a timer, and the source is neither paused nor resumed any more."""
         connection = self._connection
         connection.pause = connection.resume = None
+        self._source = None  # It has this writer, and only a search for garbage would find both.
         if self._alive is not None:
             self._alive.cancel()
             self._alive = None

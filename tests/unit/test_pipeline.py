@@ -492,11 +492,26 @@ async def test_the_door_answers_by_itself_with_the_same_errors_and_record() -> N
     assert [exchange.status for exchange in whole.recorded] == [200, 404]
 
 
-async def test_the_headers_of_limits_are_made_once_for_an_answer_and_only_when_needed() -> None:
+async def test_a_stream_holds_nothing_of_its_prompt() -> None:
+    whole = Whole(stream(CHUNK, hangs=True))
+    body = GivenBody(body_of(stream=True))
+    running = whole.start(incoming_of(body))
+    await let_run()
+    (exchange,) = whole.pipeline.running
+    assert whole.client.body == CHUNK
+    assert exchange.parsed is not None
+    assert (exchange.parsed.members.body, [*exchange.parsed.members.names], body.released) == (b"", [], True)
+    whole.client.gone = True
+    running.cancel()
+    await asyncio.wait([running])
+    await whole.pipeline.wait_settled()
+
+
+async def test_the_headers_of_limits_are_the_same_whenever_they_are_asked_for() -> None:
     whole = Whole(stream(CHUNK, FINISH, USAGE, DONE))
     exchange = await whole.answer(incoming_of(body_of(stream=True)))
     assert whole.client.keeps_alive_with is not None
-    assert whole.client.keeps_alive_with() is exchange.limit_headers()
+    assert whole.client.keeps_alive_with() == exchange.limit_headers()
     assert (
         dict(exchange.limit_headers())["x-ratelimit-limit-requests"]
         == whole.client.headers["x-ratelimit-limit-requests"]
