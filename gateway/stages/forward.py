@@ -69,6 +69,9 @@ _EVENTS, _JSON, _OTHER = BodyKind
 _PROVIDER, _CREDENTIALS = Fault.PROVIDER, Fault.CREDENTIALS
 _SUCCEEDED, _NEUTRAL = Outcome.SUCCEEDED, Outcome.NEUTRAL
 
+_USAGE_OPTIONS = "stream_options"
+"""The member that asks for the usage of a stream."""
+
 _UNSET = (b"null",)
 _UNSET_OF_GEMINI = (*_UNSET, b"0")
 """The values of a cap that is none: of protocol buffers, zero is the default."""
@@ -260,7 +263,7 @@ def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> 
     if target.model != parsed.asked_model and parsed.endpoint.about is None:
         changes |= _model_changes(parsed, target)
     if parsed.stream and _must_ask_usage(parsed, target):
-        changes["stream_options",] = _asking_usage(parsed.members.value("stream_options"))
+        changes[_USAGE_OPTIONS,] = _asking_usage(parsed.members.value(_USAGE_OPTIONS))
     if parsed.consulted:
         changes |= _consulted_changes(parsed, target)
     granted = exchange.quota_output_cap
@@ -270,7 +273,10 @@ def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> 
         granted is not None or (parsed.asked_cap or 0) > cap or LLAMA_CAP[0] in parsed.members.names
     ):
         changes |= _cap_changes(cap, parsed, target, is_granted=granted is not None)
-    return parsed.members.changed_at(changes) if changes else parsed.members.body
+    body = parsed.members.changed_at(changes) if changes else parsed.members.body
+    if _USAGE_OPTIONS in parsed.members.names and _must_not_ask_usage(parsed, target):
+        return read_json_spans(body).without(_USAGE_OPTIONS)
+    return body
 
 
 def _model_changes(parsed: ParsedRequest, target: Target) -> dict[Path, bytes]:
@@ -315,6 +321,11 @@ def _added_cap(parsed: ParsedRequest, target: Target) -> Path:
 def _must_ask_usage(parsed: ParsedRequest, target: Target) -> bool:
     """Of a stream."""
     return parsed.endpoint.asks_with_stream_options and target.upstream.stream_options and not parsed.asks_usage
+
+
+def _must_not_ask_usage(parsed: ParsedRequest, target: Target) -> bool:
+    """Whether the upstream would refuse the request for the member, which libraries add by themselves."""
+    return parsed.endpoint.asks_with_stream_options and not target.upstream.stream_options
 
 
 def _asking_usage(options: bytes | None) -> bytes:

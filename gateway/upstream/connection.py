@@ -254,6 +254,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self.closed:
             self.closed = True
             self._state = _CLOSED
+            self._framing.let_go()
             self._transport.abort()
 
     def shut_down(self) -> None:

@@ -57,6 +57,10 @@ class Framing:
         pieces.clear()
         return piece
 
+    def let_go(self) -> None:
+        """Nothing is fed any more. Parser and framing have each other, which only a search for garbage would find."""
+        del self._parser
+
     def close(self) -> bool:
         """The connection has ended in order; returns whether this ends the response, too."""
         self.complete = self.complete or (self._until_close and not self.fault)
