@@ -209,7 +209,8 @@ class Reservation(msgspec.Struct, frozen=True):
 class Refusal(msgspec.Struct, frozen=True):
     """A refused request: nothing was charged. `limit_status` is that of the limit that refuses (the one
     with the longest wait, where several do), `requested` what it would have been charged.
-    `retry_after_ms` is 0 where waiting does not help: NEVER, or the quota `total` spent."""
+    `retry_after_ms` is 0 where waiting does not help: NEVER, or the quota `total` spent. `repeats` is the refusal that
+    this one repeats, with less time left."""
 
     limit_status: LimitStatus
     requested: int
@@ -218,6 +219,7 @@ class Refusal(msgspec.Struct, frozen=True):
     at_ms: int
     limit_statuses: LimitStatuses = LimitStatuses()
     would_refuse: tuple[Limit, ...] = ()
+    repeats: Refusal | None = None
 
 
 class LedgerEntry(msgspec.Struct, frozen=True):

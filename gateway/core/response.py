@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
 
 from gateway.core.errors import GatewayError
 
 Headers = Sequence[tuple[str, str]]
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+"""What is still to be done until a client has its answer. No coroutine yet: the client may leave before it begins."""
 
 
 class UpstreamResponse(Protocol):

@@ -22,7 +22,10 @@ async def received(*pieces: bytes) -> StreamReader:
 
 
 def client_body(content: StreamReader, memory: BodyMemory) -> ClientBody:
-    request: Any = SimpleNamespace(content=content, headers={}, content_length=None, body_exists=True, has_body=True)
+    connection = SimpleNamespace(transport=None)
+    request: Any = SimpleNamespace(
+        content=content, headers={}, content_length=None, has_body=True, connection=connection
+    )
     return ClientBody(request, 2**20, memory)
 
 
