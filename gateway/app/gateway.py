@@ -67,7 +67,8 @@ from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminRoutes
 from gateway.web.body_memory import BodyMemory
 from gateway.web.client_address import ClientAddresses
 from gateway.web.cors import CorsPolicy
-from gateway.web.http_connection import ADMIN_CLIENTS, ClientLimits, Handler, Listener
+from gateway.web.http_connection import Handler
+from gateway.web.listener import ADMIN_CLIENTS, ClientLimits, Listener
 from gateway.web.public_routes import PublicRoutes
 from gateway.web.shared_answers import SharedAnswers
 

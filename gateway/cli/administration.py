@@ -21,9 +21,10 @@ from gateway.cli.configuration import settings_or_end
 from gateway.cli.store_access import gateway_with_store, is_in_memory, shared_store
 from gateway.core.errors import FieldInvalid, GatewayError
 from gateway.core.json_object import JsonObject
-from gateway.identity.administration import PAGE_MAX, KeyAdministration
+from gateway.identity.administration import KeyAdministration
 from gateway.identity.contract import AuditEntry
 from gateway.identity.grants import GrantAdministration
+from gateway.identity.key_listing import PAGE_MAX
 from gateway.identity.requests import AdministrationRequest
 from gateway.notifications.history import LIST as NOTIFICATIONS
 from gateway.notifications.history import NotificationList

@@ -24,7 +24,8 @@ from gateway.cli.output import (
     team_option,
 )
 from gateway.core.json_object import JsonObject
-from gateway.identity.administration import IMPORTED_MAX, STATUSES
+from gateway.identity.administration import IMPORTED_MAX
+from gateway.identity.key_listing import STATUSES
 
 _HEADINGS = ("id", "name", "team", "status", "source", "models", "limits", "expires at", "last used at")
 _CHANGED = {

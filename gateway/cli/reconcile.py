@@ -16,9 +16,10 @@ from gateway.cli.config_option import EXIT_INVALID, config_option
 from gateway.cli.configuration import load_or_end
 from gateway.cli.output import Row, csv_option, own_json_option, refuse_both, show_csv_objects, show_json, table
 from gateway.cli.reports import report_or_end
+from gateway.finance.export_formats import ExportBroken
 from gateway.finance.reconcile import FigureDifference, ReconciledCell, Reconciliation, ledger_query
 from gateway.finance.reconcile import reconcile as compare
-from gateway.finance.usage_export import ExportBroken, UsageExport, read_export
+from gateway.finance.usage_export import UsageExport, read_export
 from gateway.settings.models import Settings
 from gateway.store.ledger import GROUPS
 

@@ -108,6 +108,11 @@ class JsonSpans(msgspec.Struct):
             value = read_json_spans(value).value(name)
         return value
 
+    def forget(self) -> None:
+        """Hold nothing of the object any more: nothing is asked of it from now on."""
+        self.body = self.readable = b""
+        self.found, self.raws = None, {}
+
     def has_at(self, path: Path) -> bool:
         """Whether a member is at the path; `*` is any element of an array."""
         value = self.value(path[0])
@@ -149,6 +154,18 @@ class JsonSpans(msgspec.Struct):
             position = last
         return b"".join((*pieces, self.body[position:]))
 
+    def without(self, name: str) -> bytes:
+        """The object without one of its members, and without the comma that came with it."""
+        names = list(self.spans)
+        place, (_, end) = names.index(name), self.spans[name]
+        if place:
+            _, begin = self.spans[names[place - 1]]
+        else:
+            opening, comma = _OPENING.match(self.body), _COMMA.match(self.body, end)
+            assert opening is not None, "it was read as an object"
+            begin, end = opening.end(), comma.end() if comma is not None else end
+        return self.body[:begin] + self.body[end:]
+
 
 def _changed_within(value: bytes | None, changes: Mapping[Path, bytes]) -> bytes:
     if value is None or value == b"null":
@@ -179,7 +196,7 @@ def read_json_spans(body: bytes) -> JsonSpans:
     except UnicodeDecodeError as error:
         raise BodyUnreadable(f"The body is not valid UTF-8 at byte {error.start}. Send JSON in UTF-8.") from None
     except RecursionError:
-        raise BodyUnreadable("The body is nested too deeply to be read.") from None
+        raise BodyUnreadable("The body is nested too deeply to be read. Send it with fewer levels.") from None
     except msgspec.ValidationError:
         raise BodyUnreadable("The body must be a JSON object.") from None
     except msgspec.DecodeError as error:

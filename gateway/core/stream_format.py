@@ -47,6 +47,9 @@ _ANSWER_MEMBERS = {
 _EVENT_MEMBERS = {**_ANSWER_MEMBERS, StreamFormat.RESPONSES: "type", StreamFormat.MESSAGES: "type"}
 """What every event of an API's stream has."""
 
+_OPENING_EVENTS = ("response.created", "response.queued", "response.in_progress", "message_start", "ping")
+"""Events of typed streams that come before any part of the answer."""
+
 _DONE = event_of(b"[DONE]")
 
 
@@ -146,6 +149,25 @@ def foreign_event_weight(shape: StreamFormat, data: bytes) -> int:
         return 0
     event = decoded(data)
     return _weight(event) if isinstance(event, dict) and own not in event else 0
+
+
+def only_opens(shape: StreamFormat, data: bytes) -> bool:
+    """Whether an event begins an answer, and has no part of one: its id, the role of its author."""
+    event = _object(data)
+    match shape:
+        case StreamFormat.RESPONSES | StreamFormat.MESSAGES:
+            return event.get("type") in _OPENING_EVENTS
+        case StreamFormat.GEMINI:
+            return bool(event) and not event.get("candidates")
+    return isinstance(event.get("choices"), list) and not any(map(_has_part, _choices(event)))
+
+
+def _has_part(choice: JsonObject) -> bool:
+    delta = choice.get("delta")
+    said = delta.items() if isinstance(delta, dict) else ()
+    return bool(
+        choice.get("text") or choice.get("finish_reason") or any(value for name, value in said if name != "role")
+    )
 
 
 def ending_at_cap(

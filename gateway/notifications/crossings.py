@@ -27,8 +27,12 @@ from gateway.core.notifications import EventType
 from gateway.core.reservation import LimitStatus
 from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms
 from gateway.core.time_format import rfc3339
+from gateway.identity.directory import configured_key
 from gateway.notifications.messages import Notification, notification
 from gateway.store.contract import CROSSED_ENTRY, QUOTA_ENTRY, USERS_ENTRY, CounterOwner
+
+_SHOWN = 200
+"""Characters of an entry that operators see where it cannot be read."""
 
 
 class Crossing(NamedTuple):
@@ -55,6 +59,16 @@ class Crossing(NamedTuple):
         if f"{kind}\n" == USERS_ENTRY and not more:
             return cls(counter, begins, int(percent), 0)
         raise ValueError(f"{kind[:20]!r} is no kind of entry, or has other figures")
+
+
+def shown_entry(entry: str) -> str:
+    """The beginning of an entry that cannot be read."""
+    return as_text(entry[:_SHOWN])
+
+
+def as_text(found: str) -> str:
+    """With bytes that are not UTF-8 escaped."""
+    return found.encode("utf-8", "backslashreplace").decode()
 
 
 class QuotaReader(NamedTuple):
@@ -146,9 +160,8 @@ def _configured(snapshot: ConfigSnapshot, owner: CounterOwner) -> Iterator[Limit
     """Those of this scope in the configuration, of a key its own. To be read in a thread: there may be many keys, and
     the snapshot never changes."""
     if owner.scope == Scope.KEY:
-        for caller in snapshot.callers.values():
-            if caller.key_id == owner.subject:
-                yield from caller.limits
+        if (configured := configured_key(snapshot, owner.subject)) is not None:
+            yield from configured.limits
         if owner.subject.startswith(JWT_IDS):
             # Tokens of an identity provider: no configuration and no store lists them.
             for terms in snapshot.teams.values():

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from gateway.core.endpoints import ENDPOINTS, Dialect
 from gateway.core.errors import FieldInvalid
 from gateway.core.json_object import JsonObject
+from gateway.core.parameters import number_of
 from gateway.core.snapshot import Model
 from gateway.core.time_format import rfc3339
 
 _GEMINI_METHODS = {row.name: row.path.rpartition(":")[2] for row in ENDPOINTS.values() if row.dialect is Dialect.GEMINI}
+
+_PAGE_MAX = 1_000
 
 
 def openai_list(models: list[Model]) -> JsonObject:
@@ -49,7 +52,7 @@ def anthropic_list(models: list[Model], query: Mapping[str, str]) -> JsonObject:
         begin = _place(names, after, "after_id") + 1
     if before := query.get("before_id"):
         end = _place(names, before, "before_id")
-    limit = _most_of(query, "limit")
+    limit = number_of(query, "limit", most=_PAGE_MAX, default=len(models))
     cut = max(0, end - begin - limit)
     if before and not after:
         begin += cut
@@ -83,7 +86,7 @@ def gemini_list(models: list[Model], query: Mapping[str, str]) -> JsonObject:
     names = [model.name for model in models]
     token = query.get("pageToken")
     begin = _place(names, token, "pageToken") + 1 if token else 0
-    shown = models[begin : begin + _most_of(query, "pageSize")]
+    shown = models[begin : begin + number_of(query, "pageSize", most=_PAGE_MAX, default=len(models))]
     page: JsonObject = {"models": [gemini_model(model) for model in shown]}
     if shown and begin + len(shown) < len(models):
         page["nextPageToken"] = shown[-1].name
@@ -100,12 +103,3 @@ def _place(names: list[str], name: str, parameter: str) -> int:
     if name not in names:
         raise FieldInvalid(f"{parameter!r} is not a model that this key may use.", param=parameter)
     return names.index(name)
-
-
-def _most_of(query: Mapping[str, str], parameter: str) -> int:
-    given = query.get(parameter)
-    if given is None:
-        return 10**9
-    if not (given.isascii() and given.isdecimal() and len(given) <= 4 and 1 <= int(given) <= 1000):
-        raise FieldInvalid(f"{parameter!r} must be a number from 1 to 1000.", param=parameter)
-    return int(given)

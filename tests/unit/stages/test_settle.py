@@ -551,3 +551,57 @@ async def test_an_answer_that_ends_before_it_names_its_tier_costs_what_the_tier_
     assert exchange.usage is not None
     assert exchange.usage.service_tier == charged
     assert exchange.cost == (10 if charged == "priority" else 1) * (7 * 2 + exchange.usage.output * 4)
+
+
+CREATED = b'event: response.created\ndata: {"type":"response.created","response":{"id":"resp_1","output":[]}}\n\n'
+BEGUN = b'data: {"type":"response.in_progress","response":{"id":"resp_1","output":[]}}\n\n'
+FAILED = b'data: {"type":"response.failed","response":{"id":"resp_1","error":{"code":"server_error"},"usage":null}}\n\n'
+PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+STARTED = b'event: message_start\ndata: {"type":"message_start","message":{"id":"m","content":[]}}\n\n'
+OVERLOADED = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error"}}\n\n'
+ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
+FILTERED = b'data: {"choices":[],"prompt_filter_results":[{"prompt_index":0}]}\n\n'
+NO_TEXT = b'data: {"choices":[{"index":0,"text":"","finish_reason":null}]}\n\n'
+OPENINGS = [
+    ("/v1/responses", CREATED + BEGUN, FAILED),
+    ("/v1/messages", STARTED + PING, OVERLOADED),
+    ("/v1/chat/completions", FILTERED + ROLE, ERROR),
+    ("/v1/completions", NO_TEXT, ERROR),
+]
+
+
+def streamed(path: str, *pieces: bytes, error: GatewayError | None = None) -> Exchange:
+    endpoint = ENDPOINTS[path]
+    exchange, parsed = exchange_of(body_of(stream=True, input="x", prompt="x", max_tokens=9), endpoint=endpoint)
+    exchange.parsed = msgspec.structs.replace(parsed, stream=True)
+    tally = exchange.tally = StreamTally(endpoint, merge=False)
+    for piece in pieces:
+        tally.feed(piece)
+    exchange.status, exchange.error, exchange.whole = 200, error, error is None
+    return exchange
+
+
+@pytest.mark.parametrize(("path", "opening", "failure"), OPENINGS)
+def test_a_stream_that_fails_behind_its_opening_is_free_and_one_that_its_client_leaves_is_not(
+    path: str, opening: bytes, failure: bytes
+) -> None:
+    assert used(streamed(path, opening, failure)) is None
+    assert used(streamed(path, opening, failure, error=UpstreamBroke("It broke."))) is None
+    for error in (ClientGone("It left."), UpstreamTimedOut("Silent.")):
+        assert used(streamed(path, opening, error=error)) == estimated(0)
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        ("/v1/responses", b'{"type":"response.audio.delta","delta":"UklGRg=="}'),
+        ("/v1/responses", b'{"type":"response.output_item.added","item":{"type":"reasoning"}}'),
+        ("/v1/messages", b'{"type":"content_block_start","content_block":{"type":"redacted_thinking","data":"x"}}'),
+        ("/v1/chat/completions", b'{"choices":[{"index":0,"delta":{"audio":{"data":"UklGRg=="}}}]}'),
+        ("/v1/chat/completions", b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'),
+    ],
+)
+def test_a_part_of_an_answer_that_has_no_text_is_not_free(path: str, part: bytes) -> None:
+    opening = next(opening for of, opening, _ in OPENINGS if of == path)
+    failure = next(failure for of, _, failure in OPENINGS if of == path)
+    assert used(streamed(path, opening, b"data: " + part + b"\n\n", failure)) == estimated(0)

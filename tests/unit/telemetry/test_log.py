@@ -15,13 +15,13 @@ import msgspec
 import pytest
 
 from gateway.core.endpoints import UNKNOWN
-from gateway.core.errors import FieldInvalid, InternalError, ModelUnknown, RateExceeded, UpstreamUnreachable
+from gateway.core.errors import FieldInvalid, InternalError, ModelUnknown, UpstreamUnreachable
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.refusals import Fault
 from gateway.telemetry.log import SHOWN_CHARACTERS, Log, configure
 from tests.unit.fakes import ScriptedAnswer
-from tests.unit.telemetry.exchanges import CALLER, MONTHLY, SeenTally, answered, refusal_of, unheard
+from tests.unit.telemetry.exchanges import CALLER, MONTHLY, SeenTally, answered, refuse, unheard
 
 SECRETS = ("a prompt", "gw_client-secret", "upstream-secret")
 
@@ -163,7 +163,7 @@ def test_a_refusal_names_its_limit_and_how_it_stood() -> None:
     x = answered()
     limit = Limit("team minute", Scope.TEAM, "search", Meter.TOKENS, Per.MINUTE, 20, 20, "search")
     x.attempts = []
-    x.status, x.error = 429, RateExceeded("Slow down.", limit=refusal_of(limit, 20))
+    refuse(x, limit, 20)
     told = line_of(x)
     assert told["code"] == "rate_limit_exceeded"
     figures = {"amount": 20, "used": 20, "held": 0, "requested": 10, "retry_after_ms": 5_000}
