@@ -196,7 +196,7 @@ def read_json_spans(body: bytes) -> JsonSpans:
     except UnicodeDecodeError as error:
         raise BodyUnreadable(f"The body is not valid UTF-8 at byte {error.start}. Send JSON in UTF-8.") from None
     except RecursionError:
-        raise BodyUnreadable("The body is nested too deeply to be read.") from None
+        raise BodyUnreadable("The body is nested too deeply to be read. Send it with fewer levels.") from None
     except msgspec.ValidationError:
         raise BodyUnreadable("The body must be a JSON object.") from None
     except msgspec.DecodeError as error:

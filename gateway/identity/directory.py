@@ -46,8 +46,9 @@ needed."""
 LOOKUPS_MAX = 256
 """Concurrent look-ups. A client that sends unknown hashes must not fill the memory with them."""
 
-
 LISTED_MAX = 10_000
+"""Keys of the store in one report."""
+
 _PAGE = 100
 
 

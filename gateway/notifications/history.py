@@ -6,6 +6,7 @@ attempt while the store still keeps that attempt.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 
 import msgspec
@@ -56,20 +57,21 @@ class NotificationList:
         refuse_unknown(request.query, ("limit",))
         most = number_of(request.query, "limit", most=OUTBOX_PAST, default=OUTBOX_PAST)
         report = await self._outbox.report(most)
-        problems = [attempt for written in report.problems if (attempt := _attempt(written)) is not None]
+        problems = _attempts(report.problems)
         latest = {attempt.id: attempt for attempt in reversed(problems) if attempt.id}
         waiting = [_waiting_object(entry, latest) for entry in report.waiting]
         ended = [attempt for attempt in problems if attempt.outcome in ("given_up", "parked")]
-        delivered = [attempt for written in report.delivered if (attempt := _attempt(written)) is not None]
-        past = sorted([*ended, *delivered], key=lambda attempt: -attempt.tried_ms)[:most]
+        past = sorted([*ended, *_attempts(report.delivered)], key=lambda attempt: -attempt.tried_ms)[:most]
         return {"data": [*waiting, *map(_past_object, past)], "next": None, "waiting": report.total}
 
 
-def _attempt(written: str) -> DeliveryAttempt | None:
-    """None for one that another version has written in a different form."""
-    with suppress(msgspec.DecodeError):
-        return _ATTEMPT.decode(written)
-    return None
+def _attempts(written: Iterable[str]) -> list[DeliveryAttempt]:
+    """Without those that another version has written in a different form."""
+    found: list[DeliveryAttempt] = []
+    for each in written:
+        with suppress(msgspec.DecodeError):
+            found.append(_ATTEMPT.decode(each))
+    return found
 
 
 def _waiting_object(waiting: WaitingEntry, latest: dict[str, DeliveryAttempt]) -> JsonObject:

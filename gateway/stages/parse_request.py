@@ -208,7 +208,7 @@ def _fields(body: bytes, endpoint: Endpoint) -> Fields:
     except msgspec.ValidationError as error:
         raise _field_error(str(error), endpoint.fields) from None
     except RecursionError:
-        raise BodyUnreadable("The body is nested too deeply to be read.") from None
+        raise BodyUnreadable("The body is nested too deeply to be read. Send it with fewer levels.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BodyUnreadable(f"The body is not valid JSON: {error}.") from None
 

@@ -14,7 +14,7 @@ from gateway.core.clock import Clock
 from gateway.core.collected_response import CollectedResponse
 from gateway.core.errors import UpstreamBroke, UpstreamError, UpstreamRefused
 from gateway.core.exchange import Exchange
-from gateway.core.header_rules import TO_CLIENT
+from gateway.core.header_rules import TO_CLIENT, UPSTREAM_ID_HEADERS
 from gateway.core.output_budget import OutputBudget
 from gateway.core.plain_tally import PlainTally
 from gateway.core.request import ParsedRequest
@@ -57,6 +57,7 @@ async def relay(
         passage = _passage_of(exchange, parsed, response, writer)
         try:
             writer.start(response.status, answer_headers(exchange, response))
+            response.keep_headers(UPSTREAM_ID_HEADERS)
             passage.begin()
             # In place of `finished`: each of many open streams would have one more coroutine.
             while not response.is_over:
@@ -84,9 +85,7 @@ async def relay(
 def answer_headers(exchange: Exchange, response: CollectedResponse) -> Headers:
     """The head that the client sees: a few of the upstream's headers and the state of the caller's limits. Clients go
     by the content type, so that it says what the body is."""
-    passed, is_stream = TO_CLIENT.passed(response.headers), response.is_stream
-    if "\n" in "".join(response.headers.values()):
-        passed = [(name, line) for name, value in passed for line in value.split("\n")]
+    passed, is_stream = TO_CLIENT.passed_once(response.headers), response.is_stream
     if is_stream != response.is_called_stream and (is_stream or response.kind is _JSON):
         content_type = "text/event-stream; charset=utf-8" if is_stream else "application/json"
         passed = [("content-type", content_type), *[each for each in passed if each[0] != "content-type"]]

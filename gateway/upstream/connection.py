@@ -47,7 +47,7 @@ from gateway.runtime.tasks import BackgroundTasks
 from gateway.runtime.timer_sweep import TimerSweep
 from gateway.upstream.contract import FailureReason
 from gateway.upstream.deadlines import Deadlines
-from gateway.upstream.framing import Framing
+from gateway.upstream.framing import NO_HEADERS, Framing
 from gateway.upstream.response_stream import ResponseStream
 from gateway.upstream.upload import Upload
 
@@ -370,15 +370,16 @@ class Connection(asyncio.BufferedProtocol):
 
     def _await_response(self, response: ResponseStream) -> None:
         self._state = _AWAITING
-        now, deadlines = monotonic(), self._deadlines
+        now = monotonic()
         response.sent_at = response.sent_at or now
-        deadlines.awaiting_response(now)
-        if deadlines.next < self._expires_at:
-            self._arm(deadlines.next)
+        until = self._deadlines.awaiting_response(now)
+        if until < self._expires_at:
+            self._arm(until)
 
     def _begin_receiving(self, response: ResponseStream, now: float, piece: bytes) -> None:
         self._state, framing = _RECEIVING, self._framing
-        response.head(framing.status, framing.headers, now, piece)
+        headers, framing.headers = framing.headers, NO_HEADERS
+        response.head(framing.status, headers, now, piece)
         if self._upload is not None:
             self._upload.stop()
         if not framing.complete:
@@ -394,7 +395,10 @@ class Connection(asyncio.BufferedProtocol):
             response.fail(FailureReason("malformed", f"sent what is not an HTTP answer: {framing.fault}"))
             self.abort()
             return
-        self._complete_response(response, now)
+        if self._state is not _RECEIVING:
+            self._begin_receiving(response, now, b"")
+        self._response = None
+        response.complete()
         if framing.excess:
             self._refuse_unrequested()
             return
@@ -411,12 +415,6 @@ class Connection(asyncio.BufferedProtocol):
             self._arm(until)
         self._owner.released(self)
 
-    def _complete_response(self, response: ResponseStream, now: float) -> None:
-        if self._state is not _RECEIVING:
-            self._begin_receiving(response, now, b"")
-        self._response = None
-        response.complete()
-
     def _refuse_unrequested(self) -> None:
         self.abort()
         self._owner.unrequested_bytes()
@@ -427,7 +425,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         is_receiving = self._state is _RECEIVING
         if how is HangUp.CLOSED and self._framing.close():
-            self._complete_response(response, monotonic())
+            self._end_exchange(response, monotonic())
         elif self._is_stale(is_unacknowledged):
             response.fail_with(StaleConnection())
         else:

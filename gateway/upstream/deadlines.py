@@ -56,9 +56,12 @@ class Deadlines:
         left = CLIENT_GRACE_S + sent_bytes / CLIENT_BYTES_PER_S - self._client_s
         self.since, self._allowed_s, self._missing = now, min(self._timeouts.idle, left), None
 
-    def awaiting_response(self, now: float) -> None:
-        """All is sent: the client is not waited for any more."""
-        self.since, self._allowed_s, self._missing = now, self._timeouts.first_byte, _AWAITING
+    def awaiting_response(self, now: float) -> float:
+        """All is sent: the client is not waited for any more. Returns what is `next` then."""
+        self.since, self._missing = now, _AWAITING
+        self._allowed_s = allowed_s = self._timeouts.first_byte
+        next_at = now + allowed_s
+        return next_at if next_at < self._total_at else self._total_at
 
     def receiving(self, now: float) -> None:
         """The response has begun, or is wanted again. Set `since` for each piece from here on."""

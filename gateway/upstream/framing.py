@@ -6,6 +6,8 @@ ends, that is a fault. What follows the end is `excess`, and makes the connectio
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import httptools
 
 from gateway.core.header_rules import REPEATED_PREFIXES
@@ -13,14 +15,26 @@ from gateway.core.header_rules import REPEATED_PREFIXES
 BODILESS_BYTES = 65_536
 """What may come in a row without bringing any body: head, trailers, chunk extensions, 1xx."""
 
+_REMEMBERED_NAMES = 256
+"""Names of headers. Servers send the same few with every answer; what is remembered must stay bounded."""
+
 _BODILESS_STATUSES = frozenset({204, 304})
+
+NO_HEADERS: dict[str, str] = {}
+"""In the place of those that the response has taken. A message that begins has a dictionary of its own."""
+
+
+@lru_cache(_REMEMBERED_NAMES)
+def _lower(name: bytes) -> str:
+    """The name of a header in lower case: the same text each time, so that it is compared and found at once."""
+    return name.lower().decode("latin-1")
 
 
 class Framing:
     """Reads one response after another; `expect_response` begins each. `status` is 0 until the head is whole."""
 
     def __init__(self) -> None:
-        self.headers: dict[str, str] = {}
+        self.headers = NO_HEADERS
         self.keeps_alive = False
         """Of a `complete` response: whether another may follow."""
         self.excess = False
@@ -63,6 +77,7 @@ class Framing:
 
     def close(self) -> bool:
         """The connection has ended in order; returns whether this ends the response, too."""
+        self.keeps_alive = False
         self.complete = self.complete or (self._until_close and not self.fault)
         return self.complete
 
@@ -87,7 +102,7 @@ class Framing:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:
-            lower, text, headers = name.lower().decode("latin-1"), value.decode("utf-8", "replace"), self.headers
+            lower, text, headers = _lower(name), value.decode("utf-8", "replace"), self.headers
             if lower in headers:
                 if lower.startswith(REPEATED_PREFIXES):
                     text = f"{headers[lower]}\n{text}"
