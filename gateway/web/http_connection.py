@@ -241,6 +241,7 @@ class HttpConnection(web.RequestHandler):
 
     async def _drop_rest(self, content: StreamReader) -> None:
         """Take the rest of a body that is not read, so that the client gets to read its answer."""
+        await asyncio.sleep(0)  # What read it until now was cancelled, and ends in this turn.
         try:
             async with asyncio.timeout(_LINGER_S):
                 while not content.is_eof():
