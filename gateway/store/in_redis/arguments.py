@@ -178,25 +178,24 @@ class SlotShare:
 class SlotCall(SlotShare):
     """The calls of admit.lua for one batch whose requests are in one record, while one window lasts."""
 
-    __slots__ = ("_prepared", "second")
+    __slots__ = ("_head", "_numbers", "second")
 
     def __init__(self, batch: SlotBatch, prepared: WindowCall, second: int) -> None:
         super().__init__(batch, prepared.window, f"{batch.slot_key}{second}")
         self.second = second
-        self._prepared = prepared
+        self._head = b"%b%b%b" % (prepared.head, bulk(self.record), prepared.keys)
+        self._numbers = prepared.numbers
 
     def command(self, request: AdmissionRequest, most: int, clock: ServerClock) -> bytes:
         """The call for this request, which wants `most` output, at the time that the batch's server has now."""
         fixed, per_output, places = request.fixed, request.per_output, self.batch.places
         if len(places) != len(fixed):
             fixed, per_output = [fixed[place] for place in places], [per_output[place] for place in places]
-        least = request.least if request.least < most else most
+        least, numbers = request.least, self._numbers
+        if least > most:
+            least = most
         own = one_by_one([request.id, clock.now_ms(), request.likely, most, least, request.enough, *fixed, *per_output])
-        always, record = self._prepared, self.record.encode()
-        size = len(always.numbers) + len(own)
-        return b"%b$%d\r\n%b\r\n%b$%d\r\n%b%b\r\n" % (
-            always.head, len(record), record, always.keys, size, always.numbers, own,
-        )  # fmt: skip
+        return b"%b$%d\r\n%b%b\r\n" % (self._head, len(numbers) + len(own), numbers, own)
 
     def raised_rates(self, raises: Sequence[int]) -> list[RatePace]:
         """The rates of the window, where grants add so much to its limits."""

@@ -29,8 +29,9 @@ local OUTPUT_SHARE = 8
 local FIXED = 3
 local OF_A_CHARGE = 6
 local ASKED = 6
--- Where in a counter's string its last hold begins.
+-- Where in a counter's string its last hold begins: a text of one number is written there, all others at its beginning.
 local LAST_AT = '80'
+local ONE_SIZE = 8
 -- Of a reply with up to four charges.
 local USUAL_SIZE = 15
 local USUAL_REPLY = '<ddddddddddddddd'
@@ -51,9 +52,9 @@ end
 -- Read, judge, and prepare what is written.
 -- Tables that have their size from the start, as to grow takes longer than to fill.
 local verdict = { 1, now, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
--- By the number of a charge: what is written, where in the counter's string if not at its beginning, and for how long the
--- counter then lives where that is to be set; or the counter as the functions of counter.lua have it, and what it holds.
-local texts, starts = { false, false, false, false }, { false, false, false, false }
+-- By the number of a charge: what is written, and for how long the counter then lives where that is to be set; or the
+-- counter as the functions of counter.lua have it, and what it holds.
+local texts = { false, false, false, false }
 local lives, counters, holding, raises, current, write
 -- What the record says beyond the usual.
 local exceptions
@@ -162,7 +163,7 @@ repeat
     if borne ~= whole or raises and raises[number] then
       exceptions = (exceptions or '') .. string.format(' %d %d', number + 1, borne)
     end
-    local text, start = false, false
+    local text = false
     if borne >= 0 then
       local at_once = given[at + 3] == 1
       if at_once then
@@ -211,7 +212,7 @@ repeat
         elseif at_once then
           text = pack('<ddd', used, scale, now)
         elseif passed == 0 and size > SHORT_SIZE then
-          text, start = pack('<d', hold6), LAST_AT
+          text = pack('<d', hold6)
         elseif held > 0 then
           text = pack(LONG, used, scale, now, expiry, step, hold1, hold2, hold3, hold4, hold5, hold6)
         end
@@ -221,7 +222,7 @@ repeat
       counters[number], holding[number] = borne >= 0 and counter, held
     end
     local of_reply = number * 3
-    texts[number], starts[number] = text, start
+    texts[number] = text
     verdict[of_reply + 1], verdict[of_reply + 2], verdict[of_reply + 3] = borne, used, held
     at = at + OF_A_CHARGE
   end
@@ -234,17 +235,18 @@ if admits == 1 then
     call('PEXPIRE', keys[1], given[1])
   end
   for number = 1, count do
-    local key, text, counter = keys[number + 1], texts[number], counters and counters[number]
+    local key, text, written = keys[number + 1], texts[number], stored[number]
+    local counter = counters and counters[number]
     if counter then
       local at = FIXED + OF_A_CHARGE * (number - 1)
       write(key, counter, holding[number], given[at + 1], given[at + 5], given[at + 6], step_ms)
     elseif lives and lives[number] then
       call('PSETEX', key, lives[number], text)
-    elseif text and stored[number] and #text > #stored[number] then
+    elseif text and #text > #written then
       -- SETRANGE would reserve twice the memory of a string that grows.
       call('SET', key, text, 'KEEPTTL')
     elseif text then
-      call('SETRANGE', key, starts[number] or '0', text)
+      call('SETRANGE', key, #text == ONE_SIZE and LAST_AT or '0', text)
     end
   end
 else
