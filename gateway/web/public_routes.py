@@ -137,7 +137,7 @@ class PublicRoutes:
             query=url.raw_query_string,
             path_model=route.parameters.get("model", ""),
             parameters=route.parameters,
-            client_ip=addresses.of(request.remote, forwarded),
+            client_ip=addresses.of(request.connection.remote, forwarded),
         )
         if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(headers):
             return self._pipeline.answer(incoming, writer)
