@@ -33,7 +33,15 @@ from gateway.core.reservation import (
     Settlement,
 )
 from gateway.core.stored_objects import ObjectName, StoredObject
-from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, OBJECT_LIFE_MS, ProcessReplies, UsageQuery, UsageRow
+from gateway.store.contract import (
+    HOLD_STEPS,
+    HOLD_TTL_MS,
+    OBJECT_LIFE_MS,
+    ProcessReplies,
+    SettlementEnd,
+    UsageQuery,
+    UsageRow,
+)
 from gateway.store.in_memory.ledger import InMemoryLedger
 from gateway.store.in_memory.losses import InMemoryLosses
 from gateway.store.in_memory.notifications import InMemoryNotificationOutbox
@@ -119,6 +127,13 @@ class InMemoryStore:
         return verdict
 
     async def settle(self, settlement: Settlement) -> None:
+        self._settle(settlement)
+
+    def begin_settlement(self, settlement: Settlement, then: SettlementEnd) -> None:
+        self._settle(settlement)
+        then(None)
+
+    def _settle(self, settlement: Settlement) -> None:
         if settlement.id in self._settled or settlement.id in self._settled_before:
             return
         self._mark(settlement.id)
