@@ -31,10 +31,10 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from bench.report import machine
-from gateway.app.serve import leave_garbage
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.reservation import AdmissionRequest, Charge, LedgerEntry, Reservation, Settlement
 from gateway.core.usage import Usage
+from gateway.runtime.garbage import leave_garbage
 from gateway.store.in_redis import RedisOptions, RedisStore
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"

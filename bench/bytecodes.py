@@ -72,7 +72,7 @@ def executed(load: Load, requests: int) -> list[Executed]:
         store: dict[str, object] = {
             "store": {"url": f"unix://{redis.connection_pool.connection_kwargs['path']}", "timeout": "10s"}
         }
-        gateway = stack.enter_context(servers.traced_gateway(before, core, folder, output, store))
+        gateway = stack.enter_context(servers.gateway(before, core, folder, ("bench.traced", str(output)), store))
         target = Target("gateway", gateway.port, key)
         spend(target)
         asyncio.run(sent(target, load, requests))

@@ -85,6 +85,10 @@ class Caller(asyncio.Protocol):
         self._sent_ns = time.monotonic_ns()
         self._transport.write(request)
 
+    def leave(self) -> None:
+        """End the connection, whatever of an answer is still to come."""
+        self._stop(None)
+
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 

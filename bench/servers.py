@@ -8,9 +8,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 import msgspec
@@ -147,22 +148,20 @@ class Before:
     key: str
 
 
-def gateway(before: Before, core: int, folder: Path, profile: Path | None = None) -> Server:
-    """A gateway with four limits on every request, none of which ever refuses but to the key `SPENT_KEY`."""
+def gateway(
+    before: Before,
+    core: int,
+    folder: Path,
+    watched_by: Sequence[str] = ("gateway",),
+    more: Mapping[str, object] = MappingProxyType({}),
+) -> Server:
+    """A gateway with four limits on every request, none of which ever refuses but to the key `SPENT_KEY`. `watched_by`
+    is the module that runs its command line, with arguments of its own; `more` are further settings."""
     port = free_port()
     # YAML is a superset of JSON.
     config = folder / "gateway.yaml"
-    config.write_bytes(msgspec.json.format(msgspec.json.encode(settings(port, before))))
-    module = ["-m", "gateway"] if profile is None else ["-m", "bench.sampled", str(profile)]
-    return Server([sys.executable, *module, "serve", "-c", str(config)], port, {core}, folder / "gateway.log")
-
-
-def traced_gateway(before: Before, core: int, folder: Path, output: Path, more: dict[str, object]) -> Server:
-    """A gateway that counts the bytecodes it executes (`bench.traced`), with more settings than `gateway` has."""
-    port = free_port()
-    config = folder / "gateway.yaml"
-    config.write_bytes(msgspec.json.encode(settings(port, before) | more))
-    command = [sys.executable, "-m", "bench.traced", str(output), "serve", "-c", str(config)]
+    config.write_bytes(msgspec.json.format(msgspec.json.encode(settings(port, before) | dict(more))))
+    command = [sys.executable, "-m", *watched_by, "serve", "-c", str(config)]
     return Server(command, port, {core}, folder / "gateway.log")
 
 

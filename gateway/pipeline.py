@@ -30,7 +30,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.form import Form
 from gateway.core.query_rules import key_in_query
 from gateway.core.request import IncomingRequest, ParsedRequest
-from gateway.core.response import ResponseWriter
+from gateway.core.response import ResponseWriter, Work
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.tokens import TokenVerifier, is_token
 from gateway.core.traces import RequestTrace
@@ -57,8 +57,8 @@ from gateway.stages.route import route
 from gateway.stages.settle import SettlementRecorder, settle
 from gateway.store.contract import SettlementRest, Store
 
-KEPT_BYTES = 4 * 1024
-"""A body of up to this size is kept until its request is over; a longer one until its answer begins."""
+CallerSearch = Callable[[], Coroutine[Any, Any, Caller]]
+"""Asks the store or an issuer. Raises as `Pipeline.authenticate` says."""
 
 Page = Callable[[Exchange, ResponseWriter], Awaitable[None]]
 """What a listener answers by itself. Raises a GatewayError for what it does not have."""
@@ -115,24 +115,33 @@ class Pipeline:
         """The requests in flight."""
         return self._running.values()
 
-    def answer(self, request: IncomingRequest, writer: ResponseWriter) -> Coroutine[Any, Any, None]:
-        """Give `writer` an answer, whatever happens. Raises nothing but the cancellation by a client that left."""
-        return self._run(Exchange(self.services.new_id(), request), writer, self._answer)
+    def answer(self, request: IncomingRequest, writer: ResponseWriter) -> Work | None:
+        """Give `writer` an answer, whatever happens: at once where the key is refused, else by the work that is left.
+        The body is released then. The work raises nothing but the cancellation by a client that left."""
+        exchange = self._traced(Exchange(self.services.new_id(), request))
+        try:
+            known = self.authenticate(exchange)
+        except Exception as error:  # noqa: BLE001 # A refusal, or a defect of ours.
+            self._fail(exchange, writer, error)
+            self._finish(exchange)
+            return None
+        return partial(self._run, exchange, writer, partial(self._answer, known))
 
-    def answer_here(self, request: IncomingRequest, writer: ResponseWriter, page: Page) -> Coroutine[Any, Any, None]:
+    def answer_here(self, request: IncomingRequest, writer: ResponseWriter, page: Page) -> Work:
         """Let the listener answer by itself, with the same errors, drain and record as a forwarded request."""
-        return self._run(Exchange(self.services.new_id(), request, status=200), writer, page)
+        return partial(self._run, self._traced(Exchange(self.services.new_id(), request, status=200)), writer, page)
+
+    def _traced(self, exchange: Exchange) -> Exchange:
+        if self.services.begin_trace is not None:
+            exchange.trace = self.services.begin_trace(exchange.request)
+        return exchange
 
     async def _run(self, exchange: Exchange, writer: ResponseWriter, work: Page) -> None:
         task = asyncio.current_task()
         assert task is not None, "a request runs in a task"
         self._running[task] = exchange
-        if self.services.begin_trace is not None:
-            exchange.trace = self.services.begin_trace(exchange.request)
         try:
             await work(exchange, writer)
-        except GatewayError as error:
-            self._refuse(exchange, writer, error)
         except asyncio.CancelledError:
             why = self._why_ended(task)
             if writer.gone:
@@ -142,18 +151,15 @@ class Pipeline:
             # `abort` and `cancel` end the work alone: the listener must still be able to send the error.
             task.uncancel()
             self._refuse(exchange, writer, why)
-        except Exception as defect:  # noqa: BLE001 # A defect of ours: its details belong into the log alone.
-            self.services.log_error(f"request {exchange.request.request_id} failed", defect)
-            self._refuse(
-                exchange, writer, InternalError("The gateway failed. Its operators find the request id in the log.")
-            )
+        except Exception as error:  # noqa: BLE001 # As in `answer`.
+            self._fail(exchange, writer, error)
         finally:
             del self._running[task]
             self._finish(exchange)
 
-    def authenticate(self, exchange: Exchange) -> Caller | Coroutine[Any, Any, Caller]:
-        """The caller whose key or token the request carries, or what asks for it where it is not known yet. Raises
-        KeyMissing, KeyUnknown, KeyExpired, and where it is awaited IssuerUnavailable, StoreUnavailable, too."""
+    def authenticate(self, exchange: Exchange) -> Caller | CallerSearch:
+        """The caller whose key or token the request carries, or how to find it where it is not known yet. Raises
+        KeyMissing, KeyUnknown, KeyExpired; the search IssuerUnavailable, StoreUnavailable, too."""
         services, request = self.services, exchange.request
         try:
             key = sent_key(request.headers, key_in_query(request) if request.query else "")
@@ -164,9 +170,9 @@ class Pipeline:
         caller = services.snapshot.callers.get(digest) or known_caller(digest, services.directory)
         if caller is None:
             if services.tokens is not None and is_token(key):
-                return self._authenticate_token(exchange, services.tokens, key, digest)
+                return partial(self._authenticate_token, exchange, services.tokens, key, digest)
             if not services.directory.is_unknown(digest):
-                return self.authenticate_digest(exchange, digest)
+                return partial(self.authenticate_digest, exchange, digest)
         return self._accept(exchange, digest, caller)
 
     async def authenticate_digest(self, exchange: Exchange, digest: str) -> Caller:
@@ -193,10 +199,9 @@ class Pipeline:
             raise
         return caller
 
-    async def _answer(self, exchange: Exchange, writer: ResponseWriter) -> None:
+    async def _answer(self, known: Caller | CallerSearch, exchange: Exchange, writer: ResponseWriter) -> None:
         services, request, snapshot = self.services, exchange.request, self.services.snapshot
-        known = self.authenticate(exchange)
-        caller = known if isinstance(known, Caller) else await known
+        caller = known if isinstance(known, Caller) else await known()
         if not self._starts.try_begin():
             await self._starts.wait(caller.team)
         named_user = exchange.token_user or user_in_header(caller.end_user, request.headers)
@@ -231,11 +236,11 @@ class Pipeline:
             writer.keep_alive(services.keepalive_s, exchange.limit_headers)
         targets = route(parsed, request.headers, caller, services.upstream.routing, services.clock, exchange.held_by)
         exchange.response = response = await forward(exchange, parsed, targets, services.upstream, writer)
-        if request.body.size > KEPT_BYTES and parsed.rest is None:
-            # A stream may run for minutes: meanwhile the memory of a long prompt is for others.
-            exchange.parsed = parsed = parsed.without_body()
-            request.body.release()
         if not relayed_whole(exchange, parsed, response, writer):
+            if parsed.rest is None:
+                # A stream may run for minutes: meanwhile the memory of its prompt is for others.
+                parsed.members.forget()
+                request.body.release()
             await relay(exchange, parsed, response, writer, services.clock)
 
     async def _read_body(self, request: IncomingRequest, team: str) -> bytes | Form:
@@ -266,6 +271,7 @@ class Pipeline:
     def _finish(self, exchange: Exchange) -> None:
         """Release, settle, record. What of it has to be awaited is awaited in a task of the process, so that no second
         cancellation can lose a settlement."""
+        exchange.request.body.release()
         exchange.ended = self.services.clock.monotonic()
         self._ending[exchange.id] = exchange
         if exchange.reservation is None:
@@ -325,6 +331,13 @@ class Pipeline:
 
     def _log_unfinished(self, exchange: Exchange, what: str, error: Exception) -> None:
         self.services.log_error(f"request {exchange.request.request_id} {what}", error)
+
+    def _fail(self, exchange: Exchange, writer: ResponseWriter, error: Exception) -> None:
+        if not isinstance(error, GatewayError):
+            # A defect of ours: its details belong into the log alone.
+            self.services.log_error(f"request {exchange.request.request_id} failed", error)
+            error = InternalError("The gateway failed. Its operators find the request id in the log.")
+        self._refuse(exchange, writer, error)
 
     def _refuse(self, exchange: Exchange, writer: ResponseWriter, error: GatewayError) -> None:
         exchange.error = error

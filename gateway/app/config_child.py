@@ -14,8 +14,9 @@ from contextlib import suppress
 
 import msgspec
 
-from gateway.app.config_documents import ANSWER_MAX, BOUNDS, READ_ONCE, SENT, TOO_MUCH, JsonObject, Task
+from gateway.app.config_documents import ANSWER_MAX, BOUNDS, READ_ONCE, SENT, TOO_MUCH, Task
 from gateway.app.snapshot_child import NICENESS
+from gateway.core.json_object import JsonObject
 from gateway.settings.comparison import compare
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
 from gateway.settings.loading import parse

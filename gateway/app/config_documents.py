@@ -16,11 +16,11 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
 from gateway.core.errors import FieldInvalid, InternalError
+from gateway.core.json_object import JsonObject
 from gateway.core.parameters import refuse_unknown
 from gateway.core.time_format import rfc3339
 from gateway.identity.requests import AdministrationRequest, json_object, nothing_at, refuse_method
@@ -43,8 +43,6 @@ TOO_MUCH = 3
 """The exit status of a child."""
 
 METHODS = {"config": ("GET",), "config/diff": ("POST",)}
-
-JsonObject = dict[str, Any]
 
 
 class ConfigInForce(msgspec.Struct, frozen=True):

@@ -50,7 +50,7 @@ from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
 from gateway.stages.forward import UpstreamServices
-from gateway.store.usage_report import keys_used_since
+from gateway.store.operator_reports import keys_used_since
 from gateway.telemetry.configured_names import ConfiguredNames
 from gateway.telemetry.exposition import CONTENT_TYPE
 from gateway.telemetry.log import Log
@@ -67,7 +67,8 @@ from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminRoutes
 from gateway.web.body_memory import BodyMemory
 from gateway.web.client_address import ClientAddresses
 from gateway.web.cors import CorsPolicy
-from gateway.web.http_connection import ADMIN_CLIENTS, ClientLimits, Handler, Listener
+from gateway.web.http_connection import Handler
+from gateway.web.listener import ADMIN_CLIENTS, ClientLimits, Listener
 from gateway.web.public_routes import PublicRoutes
 from gateway.web.shared_answers import SharedAnswers
 

@@ -44,14 +44,11 @@ class NotificationLifecycle:
         def serving() -> ConfigSnapshot:
             return services.snapshot
 
-        async def with_stored_keys() -> ConfigSnapshot:
-            return await services.directory.with_stored_keys("")
-
         self._delivery = NotificationDelivery(
             self._outbox,
             NotificationSender(client),
             serving,
-            QuotaReader(with_stored_keys, services.store.limit_statuses),
+            QuotaReader(services.directory.counted_as, services.store.limit_statuses),
             services.clock,
             DeliveryReports(self._log_failure, self._log_parked, count),
             new_tasks(),

@@ -6,11 +6,11 @@ supervisor passes operators' requests on to it. It drains when the supervisor or
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from time import monotonic
 from typing import NamedTuple
 
 import uvloop
@@ -24,6 +24,7 @@ from gateway.core.address import Address, listed
 from gateway.runtime.control_channel import ControlChannel, ControlServer, Order
 from gateway.runtime.core_dumps import disable_core_dumps
 from gateway.runtime.descriptors import allow_many_connections
+from gateway.runtime.garbage import GarbageSearch
 from gateway.runtime.shutdown import Shutdown
 from gateway.runtime.workers import WorkerSpec
 from gateway.telemetry.log import Log, configure
@@ -95,22 +96,10 @@ async def _run_worker(spec: WorkerSpec, path: str, loaded: LoadedSnapshot, log: 
     log.info("worker stopped")
 
 
-_COLLECTOR = (10_000, 20, 1_000)
-"""When the search for garbage begins: after so many objects more than before; that of the next generation after so many
-of those. A request leaves no cycles but in an exception's traceback, which the first two find; a search through all
-objects of thousands of open streams takes tens of milliseconds, in which nothing else happens, so it is rare."""
-
-
-def leave_garbage() -> None:
-    """Search for garbage seldom from now on, and never among what was built to last."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECTOR)
-
-
 async def _until(shutdown: Shutdown, gateway: Gateway, on_drain: Callable[[], None] | None = None) -> None:
     """Serve until a stop is requested, then drain."""
-    leave_garbage()
+    garbage = GarbageSearch(lambda: gateway.in_flight, monotonic)
+    gateway.tasks.keep_running("search for garbage", garbage.run)
     await shutdown.requested.wait()
     if on_drain is not None:
         on_drain()

@@ -24,7 +24,7 @@ from gateway.runtime.tasks import BackgroundTasks, wait_first
 from gateway.runtime.workers import PoolConfig, WorkerPool
 from gateway.telemetry.log import Log, configure
 from gateway.web.admin_routes import AdminRoutes
-from gateway.web.http_connection import ADMIN_CLIENTS, Listener
+from gateway.web.listener import ADMIN_CLIENTS, Listener
 from gateway.web.shared_answers import SharedAnswers
 
 

@@ -6,41 +6,36 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 import msgspec
 
 from gateway.app.snapshot_builder import snapshot
-from gateway.cli.admin_client import AdminClient, AdminUnavailable
+from gateway.cli.admin_client import AdminUnavailable
 from gateway.cli.configuration import settings_or_end
-from gateway.core.errors import FieldInvalid, GatewayError, StoreUnavailable
-from gateway.identity.administration import PAGE_MAX, KeyAdministration
+from gateway.cli.store_access import gateway_with_store, is_in_memory, shared_store
+from gateway.core.errors import FieldInvalid, GatewayError
+from gateway.core.json_object import JsonObject
+from gateway.identity.administration import KeyAdministration
 from gateway.identity.contract import AuditEntry
 from gateway.identity.grants import GrantAdministration
-from gateway.identity.in_redis import RedisKeyStore
+from gateway.identity.key_listing import PAGE_MAX
 from gateway.identity.requests import AdministrationRequest
 from gateway.notifications.history import LIST as NOTIFICATIONS
 from gateway.notifications.history import NotificationList
 from gateway.runtime.system_clock import SystemClock
-from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings.models import Settings
-from gateway.store.in_redis import RedisOptions, RedisStore
-from gateway.store.usage_report import keys_used_since
+from gateway.store.operator_reports import keys_used_since
 from gateway.web.admin_losses import LIST as LOSSES
 from gateway.web.admin_losses import LossAdministration
 from gateway.web.admin_requests import LIST, RequestAdministration
 
-_TIMEOUT_S = 5.0
-"""For one call: no request waits for it, and an operator's machine may be far from the store."""
-
-Json = dict[str, Any]
-Ask = Callable[..., Awaitable[Json]]
+Ask = Callable[..., Awaitable[JsonObject]]
 """`ask(method, path, query=…, body=…)`, as over HTTP."""
 
 Result = TypeVar("Result")
@@ -64,20 +59,20 @@ def ask_once(
     method: str,
     path: str,
     query: Mapping[str, str] | None = None,
-    body: Json | None = None,
+    body: JsonObject | None = None,
     demo: str | None = None,
-) -> Json:
-    async def work(ask: Ask) -> Json:
+) -> JsonObject:
+    async def work(ask: Ask) -> JsonObject:
         return await ask(method, path, query=query or {}, body=body)
 
     return administer(config, work, demo)
 
 
-def all_pages(config: str, path: str, query: Mapping[str, str], most: int | None = None) -> list[Json]:
+def all_pages(config: str, path: str, query: Mapping[str, str], most: int | None = None) -> list[JsonObject]:
     """What a list has on all of its pages, or the first so many."""
 
-    async def work(ask: Ask) -> list[Json]:
-        found: list[Json] = []
+    async def work(ask: Ask) -> list[JsonObject]:
+        found: list[JsonObject] = []
         cursor = ""
         while most is None or len(found) < most:
             wanted = PAGE_MAX if most is None else min(PAGE_MAX, most - len(found))
@@ -93,27 +88,26 @@ def all_pages(config: str, path: str, query: Mapping[str, str], most: int | None
 
 
 async def _run(settings: Settings, work: Callable[[Ask], Awaitable[Result]]) -> Result:
-    reach = _of_running if settings.store.url == "memory://" else _of_store
+    reach = _of_running if is_in_memory(settings) else _of_store
     async with reach(settings) as answer:
 
         async def ask(
-            method: str, path: str, query: Mapping[str, str] = {}, body: Json | None = None
-        ) -> Json:  # It is read alone.
+            method: str, path: str, query: Mapping[str, str] = {}, body: JsonObject | None = None
+        ) -> JsonObject:  # It is read alone.
             packed = b"" if body is None else msgspec.json.encode(body)
             return await answer(AdministrationRequest(method, path, query, packed, command_actor()))
 
         return await work(ask)
 
 
-Answer = Callable[[AdministrationRequest], Awaitable[Json]]
+Answer = Callable[[AdministrationRequest], Awaitable[JsonObject]]
 
 
 @asynccontextmanager
 async def _of_running(settings: Settings) -> AsyncIterator[Answer]:
-    click.echo(f"The store is in the running gateway's memory: asking it at {settings.admin.listen}.", err=True)
-    client = AdminClient.for_settings(settings)
+    client = gateway_with_store(settings)
 
-    async def answer(request: AdministrationRequest) -> Json:
+    async def answer(request: AdministrationRequest) -> JsonObject:
         return client.administer(request)
 
     yield answer
@@ -122,36 +116,26 @@ async def _of_running(settings: Settings) -> AsyncIterator[Answer]:
 @asynccontextmanager
 async def _of_store(settings: Settings) -> AsyncIterator[Answer]:
     """Ends the command where the store does not answer."""
-    options = RedisOptions(settings.store.url, secrets.token_hex(6), settings.store.prefix, _TIMEOUT_S)
-    store = RedisStore(options, settings.timezone)
-    keys = RedisKeyStore(store.client.background, settings.store.prefix, BackgroundTasks(unlogged))
-    built = snapshot(settings)
-    used_since = partial(keys_used_since, store)
-    about_keys = KeyAdministration(keys, lambda: built, settings.timezone, _unlogged_change, used_since)
-    about_grants = GrantAdministration(keys, store, lambda: built, settings.timezone, _unlogged_change)
-    about_requests = RequestAdministration(store, lambda: built.teams, about_keys.note)
-    store.notifications.follow(built.teams, {model.name for model in built.models.values()})
-    parts: dict[str, Answer] = {
-        NOTIFICATIONS: NotificationList(store.notifications).answer,
-        "keys": about_keys.answer,
-        "audit": about_keys.answer,
-        "grants": about_grants.answer,
-        LIST: about_requests.answer,
-        LOSSES: LossAdministration(store.losses, store, SystemClock()).answer,
-    }
+    async with shared_store(settings) as (store, keys):
+        built = snapshot(settings)
+        used_since = partial(keys_used_since, store)
+        about_keys = KeyAdministration(keys, lambda: built, settings.timezone, _unlogged_change, used_since)
+        about_grants = GrantAdministration(keys, store, lambda: built, settings.timezone, _unlogged_change)
+        about_requests = RequestAdministration(store, lambda: built.teams, about_keys.note)
+        store.notifications.follow(built.teams, {model.name for model in built.models.values()})
+        parts: dict[str, Answer] = {
+            NOTIFICATIONS: NotificationList(store.notifications).answer,
+            "keys": about_keys.answer,
+            "audit": about_keys.answer,
+            "grants": about_grants.answer,
+            LIST: about_requests.answer,
+            LOSSES: LossAdministration(store.losses, store, SystemClock()).answer,
+        }
 
-    async def answer(request: AdministrationRequest) -> Json:
-        return await parts[request.path.partition("/")[0]](request)
+        async def answer(request: AdministrationRequest) -> JsonObject:
+            return await parts[request.path.partition("/")[0]](request)
 
-    try:
         yield answer
-    except StoreUnavailable as error:
-        trouble = store.trouble
-        message = f"The store {trouble.rstrip('.')}. Is store.url right?" if trouble else error.message
-        raise click.ClickException(message) from None
-    finally:
-        await keys.close()
-        await store.close()
 
 
 def command_actor() -> str:
@@ -165,7 +149,3 @@ def command_actor() -> str:
 
 def _unlogged_change(_entry: AuditEntry) -> None:
     """The audit in the store has it."""
-
-
-def unlogged(_what: str, _error: BaseException) -> None:
-    """The command ends with the error that it gets."""

@@ -6,9 +6,10 @@ import json
 
 import click
 
-from gateway.cli.administration import Json, all_pages
+from gateway.cli.administration import all_pages
 from gateway.cli.config_option import config_option
 from gateway.cli.output import Row, csv_option, json_option, refuse_both, show_listing
+from gateway.core.json_object import JsonObject
 
 _HEADINGS = ("at", "who", "did", "to", "before", "after")
 
@@ -33,12 +34,12 @@ def audit(config: str, last: int, as_csv: bool, as_json: bool) -> None:
     show_listing(report, _HEADINGS, rows, as_csv=as_csv, as_json=as_json, empty="No change is recorded.")
 
 
-def _row(entry: Json, before: Json | None, after: Json | None) -> Row:
+def _row(entry: JsonObject, before: JsonObject | None, after: JsonObject | None) -> Row:
     texts = ["" if not part else json.dumps(part, ensure_ascii=False) for part in (before, after)]
     return [entry["at"].replace("T", " "), entry["actor"], entry["action"], entry["subject"], *texts]
 
 
-def _difference(entry: Json) -> tuple[Json, Json]:
+def _difference(entry: JsonObject) -> tuple[JsonObject, JsonObject]:
     before, after = entry["before"] or {}, entry["after"] or {}
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     if not before:

@@ -6,10 +6,11 @@ from urllib.parse import quote
 
 import click
 
-from gateway.cli.administration import Json, ask_once
+from gateway.cli.administration import ask_once
 from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option
 from gateway.cli.output import figure, json_option, show_json
+from gateway.core.json_object import JsonObject
 
 
 @click.command(epilog="Example: gateway explain 4f0c2a9e51d37b860000002a")
@@ -37,7 +38,7 @@ def explain(config: str, demo: str | None, request_id: str, as_json: bool) -> No
         click.echo(found["problem"], err=True)
 
 
-def _in_flight(request: Json) -> list[str]:
+def _in_flight(request: JsonObject) -> list[str]:
     state = {"arriving": "has not been admitted yet", "waiting": "waits for the first byte of its upstream"}
     progress = state.get(request["state"], f"is being answered, about {request['output_tokens']:,} tokens so far")
     upstream = f" The upstream is {request['upstream']}." if request["upstream"] else ""

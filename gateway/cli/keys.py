@@ -10,10 +10,22 @@ from typing import Any
 
 import click
 
-from gateway.cli.administration import Ask, Json, administer, all_pages, ask_once
+from gateway.cli.administration import Ask, administer, all_pages, ask_once
 from gateway.cli.config_option import config_option
-from gateway.cli.output import WHOLE, Row, csv_option, json_option, refuse_both, show_json, show_listing, table
-from gateway.identity.administration import IMPORTED_MAX, STATUSES
+from gateway.cli.output import (
+    WHOLE,
+    Row,
+    csv_option,
+    json_option,
+    refuse_both,
+    show_json,
+    show_listing,
+    table,
+    team_option,
+)
+from gateway.core.json_object import JsonObject
+from gateway.identity.administration import IMPORTED_MAX
+from gateway.identity.key_listing import STATUSES
 
 _HEADINGS = ("id", "name", "team", "status", "source", "models", "limits", "expires at", "last used at")
 _CHANGED = {
@@ -46,8 +58,8 @@ def keys() -> None:
     """
 
 
-def _limit(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> list[Json]:
-    limits: list[Json] = []
+def _limit(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> list[JsonObject]:
+    limits: list[JsonObject] = []
     for text in given:
         parts = _LIMIT.fullmatch(text)
         if parts is None:
@@ -68,6 +80,12 @@ def _metadata(_context: click.Context, _parameter: click.Parameter, given: tuple
     return {name: text for name, _, text in pairs}
 
 
+_limit_option = click.option(
+    "--limit", metavar="LIMIT", multiple=True, callback=_limit, help="A limit on the key, such as requests=60/minute."
+)
+_metadata_option = click.option("--metadata", metavar="NAME=TEXT", multiple=True, callback=_metadata, help="A note.")
+
+
 @keys.command(epilog="Example: gateway keys create --team search --name batch --limit requests=60/minute")
 @config_option
 @click.option("--team", metavar="TEAM", required=True, help="Its team: one of the configuration.")
@@ -77,10 +95,8 @@ def _metadata(_context: click.Context, _parameter: click.Parameter, given: tuple
     "--models", metavar="GLOB", multiple=True, help="Models that it may use. Default: all models of its team."
 )
 @click.option("--network", metavar="CIDR", multiple=True, help="Addresses that it may be used from. Default: all.")
-@click.option(
-    "--limit", metavar="LIMIT", multiple=True, callback=_limit, help="A limit on the key, such as requests=60/minute."
-)
-@click.option("--metadata", metavar="NAME=TEXT", multiple=True, callback=_metadata, help="A note.")
+@_limit_option
+@_metadata_option
 @json_option
 def create(config: str, expires: str | None, as_json: bool, **given: Any) -> None:
     """Make a key and print it, once: only its hash is kept."""
@@ -101,10 +117,8 @@ def create(config: str, expires: str | None, as_json: bool, **given: Any) -> Non
 @click.option("--expires", metavar="WHEN", help="90d, 2027-01-01 or 2027-01-01T18:00:00Z.")
 @click.option("--models", metavar="GLOB", multiple=True, help="Models that it may use.")
 @click.option("--network", metavar="CIDR", multiple=True, help="Addresses that it may be used from.")
-@click.option(
-    "--limit", metavar="LIMIT", multiple=True, callback=_limit, help="A limit on the key, such as requests=60/minute."
-)
-@click.option("--metadata", metavar="NAME=TEXT", multiple=True, callback=_metadata, help="A note.")
+@_limit_option
+@_metadata_option
 @click.option("--clear", type=click.Choice(tuple(_CLEARED)), multiple=True, help="Reset this to what a new key has.")
 @json_option
 def change(config: str, key_id: str, clear: tuple[str, ...], as_json: bool, **given: Any) -> None:
@@ -112,7 +126,7 @@ def change(config: str, key_id: str, clear: tuple[str, ...], as_json: bool, **gi
 
     A change counts in every gateway within a second. A limit that keeps its name keeps what was used.
     """
-    body: Json = {_CLEARED[name]: None for name in clear}
+    body: JsonObject = {_CLEARED[name]: None for name in clear}
     for option, member in _CHANGED.items():
         if given[option]:
             if member in body:
@@ -125,7 +139,7 @@ def change(config: str, key_id: str, clear: tuple[str, ...], as_json: bool, **gi
 
 @keys.command("list", epilog="Example: gateway keys list --team search --unused 30d")
 @config_option
-@click.option("--team", metavar="TEAM", help="Only this team.")
+@team_option
 @click.option("--status", type=click.Choice(STATUSES), help="Only those with this status.")
 @click.option(
     "--source", type=click.Choice(["config", "store"]), help="Only keys of the file, or only keys of the store."
@@ -195,7 +209,7 @@ def rotate(config: str, key_id: str, overlap: str, expires: str | None, as_json:
 
 @keys.command("export", epilog="Example: gateway keys export > keys.json")
 @config_option
-@click.option("--team", metavar="TEAM", help="Only this team.")
+@team_option
 def export_keys(config: str, team: str | None) -> None:
     """Print keys and their hashes as JSON, for `gateway keys import`.
 
@@ -215,8 +229,8 @@ def import_keys(config: str, file: str, as_json: bool) -> None:
     """
     given = _read_export(file)
 
-    async def work(ask: Ask) -> Json:
-        done: Json = {"imported": [], "skipped": []}
+    async def work(ask: Ask) -> JsonObject:
+        done: JsonObject = {"imported": [], "skipped": []}
         for at in range(0, len(given), IMPORTED_MAX):
             page = await ask("POST", "keys/import", body={"keys": given[at : at + IMPORTED_MAX]})
             done = {name: done[name] + page[name] for name in done}
@@ -247,7 +261,7 @@ def _path(key_id: str) -> str:
     return f"keys/{key_id}"
 
 
-def _show_made(key: Json, as_json: bool) -> None:
+def _show_made(key: JsonObject, as_json: bool) -> None:
     if as_json:
         show_json(key)
         return
@@ -257,7 +271,7 @@ def _show_made(key: Json, as_json: bool) -> None:
     click.echo(secret)
 
 
-def _show(key: Json, as_json: bool) -> None:
+def _show(key: JsonObject, as_json: bool) -> None:
     if as_json:
         show_json(key)
         return
@@ -268,7 +282,7 @@ def _show(key: Json, as_json: bool) -> None:
     click.echo(table(("key", str(key["id"])), rows, WHOLE))
 
 
-def _row(key: Json) -> Row:
+def _row(key: JsonObject) -> Row:
     limits = ", ".join(limit["name"] for limit in key["limits"])
     named = [key[name] for name in ("id", "name", "team", "status", "source")]
     return [*named, ", ".join(key["models"]), limits, _time(key["expires_at"]), _time(key["last_used_at"])]

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from gateway.cli.administration import Json, ask_once
+from gateway.cli.administration import ask_once
 from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option, refuse_options_of_group, settings_or_end
 from gateway.cli.output import Row, csv_option, json_option, refuse_both, show_json, show_listing, table
 from gateway.cli.reports import report_or_end
+from gateway.core.json_object import JsonObject
 
 _HEADINGS = ("limit", "of", "used", "held", "left", "amount", "granted", "resets at", "runs out at")
 _GRANTS_HEADINGS = ("id", "limit", "of", "amount", "until", "granted by", "why")
@@ -60,7 +61,7 @@ def grant(config: str, as_json: bool, **given: str | None) -> None:
     A grant counts at once, in every gateway, and ends by itself. The bucket of a rate grows by the same amount. Grants
     of one limit add up.
     """
-    body: Json = {name: text for name, text in given.items() if text is not None}
+    body: JsonObject = {name: text for name, text in given.items() if text is not None}
     body["amount"] = body["amount"].replace("_", "")
     made = ask_once(config, "POST", "grants", body=body)
     if as_json:
@@ -106,7 +107,7 @@ def _row(limit: dict[str, Any]) -> Row:
     return [name, whose, *figures, limit.get("granted", ""), *times]
 
 
-def _grant_row(grant: Json) -> Row:
+def _grant_row(grant: JsonObject) -> Row:
     subject = f"{grant['scope']} {grant['subject']}".rstrip()
     until = grant["until"].replace("T", " ")
     return [grant["id"], grant["limit"], subject, grant["amount"], until, grant["granted_by"], grant["why"]]

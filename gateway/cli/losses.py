@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import click
 
-from gateway.cli.administration import Json, ask_once
+from gateway.cli.administration import ask_once
 from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option
 from gateway.cli.output import Row, json_option, show_json, table
+from gateway.core.json_object import JsonObject
 from gateway.web.admin_losses import LIST
 
 _HEADINGS = ("what", "is", "last 24 h", "in all", "last at")
@@ -38,7 +39,7 @@ def losses(config: str, demo: str | None, as_json: bool) -> None:
         click.echo(report["problem"], err=True)
 
 
-def _verdict(report: Json) -> Iterator[str]:
+def _verdict(report: JsonObject) -> Iterator[str]:
     lost = [f"{kind['what'].lower()} ({kind['last_day']:,})" for kind in report["data"] if _is_lost_today(kind)]
     if lost:
         yield f"Lost in the last 24 hours: {', '.join(lost)}."
@@ -62,11 +63,11 @@ def _verdict(report: Json) -> Iterator[str]:
         yield f"Of {charged:,} tokens in the last 24 hours {estimated / charged:.1%} are estimated."
 
 
-def _is_lost_today(kind: Json) -> bool:
+def _is_lost_today(kind: JsonObject) -> bool:
     return bool(kind["class"] == "lost" and kind["last_day"])
 
 
-def _row(kind: Json) -> Row:
+def _row(kind: JsonObject) -> Row:
     last_at = _time(kind["last_at"]) if kind["last_at"] else ""
     return [kind["what"], kind["class"], kind["last_day"], kind["total"], last_at]
 

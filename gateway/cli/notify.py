@@ -11,10 +11,12 @@ from typing import Any
 import click
 
 from gateway.app.snapshot_builder import snapshot
-from gateway.cli.administration import Json, ask_once, unlogged
+from gateway.cli.administration import ask_once
 from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option, load_or_end
 from gateway.cli.output import Row, json_option, show_json, table
+from gateway.cli.store_access import unlogged
+from gateway.core.json_object import JsonObject
 from gateway.core.notifications import EventType, NotificationChannel
 from gateway.notifications.messages import notification
 from gateway.notifications.sending import NotificationSender, Sent
@@ -85,7 +87,7 @@ def list_notifications(config: str, demo: str | None, limit: int, as_json: bool)
         click.echo(f"{hidden:,} more wait.", err=True)
 
 
-def _listed(each: Json) -> Row:
+def _listed(each: JsonObject) -> Row:
     times = [(each[name] or "")[:19].replace("T", " ") for name in ("at", "due_at", "tried_at")]
     message = each["message"].replace("\n", " ")
     return [each["state"], each["channel"] or "", each["type"] or "", *times, each["problem"] or "", message]

@@ -1,4 +1,4 @@
-"""What reading commands print: tables for people, JSON for programs."""
+"""What reading commands print, tables for people and JSON for programs, and the options that several of them have."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ import click
 Row = Sequence[str | int | float]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, the same that the admin API gives.")
+
+own_json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+"""Of a command whose answer the admin API does not have."""
+
+team_option = click.option("--team", metavar="TEAM", help="Only this team.")
 
 csv_option = click.option("--csv", "as_csv", is_flag=True, help="As CSV, for spreadsheets.")
 

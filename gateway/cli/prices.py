@@ -11,7 +11,7 @@ import click
 
 from gateway.cli.config_option import config_option
 from gateway.cli.configuration import load_or_end
-from gateway.cli.output import refuse_both, show_csv_objects, show_json, table
+from gateway.cli.output import csv_option, own_json_option, refuse_both, show_csv_objects, show_json, table
 from gateway.finance.price_catalogue import CatalogueMissing, load_catalogue
 from gateway.finance.price_comparison import DIFFERENT, FILE_HEADER, PriceRow, compare, prices_file
 
@@ -26,8 +26,8 @@ _COLUMNS = (
 @click.argument("action", required=False, type=click.Choice(["diff", "update"]))
 @click.argument("file", required=False, type=click.Path(dir_okay=False))
 @config_option
-@click.option("--csv", "as_csv", is_flag=True, help="As CSV, for spreadsheets.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@csv_option
+@own_json_option
 def prices(config: str, action: str | None, file: str | None, as_csv: bool, as_json: bool) -> None:
     """Compare the configured prices with a catalogue.
 

@@ -14,11 +14,12 @@ import click
 
 from gateway.cli.config_option import EXIT_INVALID, config_option
 from gateway.cli.configuration import load_or_end
-from gateway.cli.output import Row, refuse_both, show_csv_objects, show_json, table
+from gateway.cli.output import Row, csv_option, own_json_option, refuse_both, show_csv_objects, show_json, table
 from gateway.cli.reports import report_or_end
+from gateway.finance.export_formats import ExportBroken
 from gateway.finance.reconcile import FigureDifference, ReconciledCell, Reconciliation, ledger_query
 from gateway.finance.reconcile import reconcile as compare
-from gateway.finance.usage_export import ExportBroken, UsageExport, read_export
+from gateway.finance.usage_export import UsageExport, read_export
 from gateway.settings.models import Settings
 from gateway.store.ledger import GROUPS
 
@@ -50,8 +51,8 @@ def _finite(_context: click.Context, _parameter: click.Parameter, percent: float
     help="Differences up to this part of the provider's figure are within.",
 )
 @click.option("--all", "show_all", is_flag=True, help="Show what is within the tolerance, too.")
-@click.option("--csv", "as_csv", is_flag=True, help="As CSV, for spreadsheets.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@csv_option
+@own_json_option
 def reconcile(
     file: str, config: str, upstream: str, tolerance: float, show_all: bool, as_csv: bool, as_json: bool
 ) -> None:

@@ -6,14 +6,13 @@ from urllib.parse import quote
 
 import click
 
-from gateway.cli.administration import Json, ask_once
+from gateway.cli.administration import ask_once
 from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option, refuse_options_of_group
-from gateway.cli.output import Row, json_option, show_json, table
+from gateway.cli.output import Row, json_option, show_json, table, team_option
+from gateway.core.json_object import JsonObject
 
 HEADINGS = ("id", "team", "key", "model", "upstream", "state", "age", "tokens", "served by")
-
-team_option = click.option("--team", metavar="TEAM", help="Only this team.")
 
 
 @click.group(epilog="Example: gateway requests --team search", invoke_without_command=True)
@@ -72,7 +71,7 @@ def cancel(config: str, demo: str | None, request_id: str, team: str | None, as_
         click.echo(ended["problem"], err=True)
 
 
-def request_row(request: Json) -> Row:
+def request_row(request: JsonObject) -> Row:
     """One that the admin API lists, below HEADINGS."""
     return [
         request["id"],
@@ -87,7 +86,7 @@ def request_row(request: Json) -> Row:
     ]
 
 
-def _nothing_in(processes: Json) -> str:
+def _nothing_in(processes: JsonObject) -> str:
     answered = processes["answered"]
     if not processes["asked"]:
         return "No gateway runs with this store, so no request is in flight."

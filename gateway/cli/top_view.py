@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from math import inf
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gateway.cli.output import Row, figure, table
 from gateway.cli.requests import HEADINGS, request_row
+from gateway.core.json_object import JsonObject
 from gateway.core.time_format import rfc3339
 
 _LINE = re.compile(r"(?P<name>[a-z0-9_]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
@@ -24,7 +25,6 @@ _ATTEMPTS = "gateway_upstream_attempts_total"
 _IS_2XX = re.compile("2[0-9]{2}")
 
 Labels = Mapping[str, str]
-Json = dict[str, Any]
 
 
 class _Value(NamedTuple):
@@ -100,12 +100,12 @@ class LiveView(NamedTuple):
     address: str
     reading: MetricsReading
     pace: Pace | None
-    upstreams: Sequence[Json]
-    requests: Json
+    upstreams: Sequence[JsonObject]
+    requests: JsonObject
     problem: str = ""
 
 
-def as_json(view: LiveView) -> Json:
+def as_json(view: LiveView) -> JsonObject:
     """The same for programs; rates are null where there is one reading."""
     reading, pace = view.reading, view.pace
     tokens = {} if pace is None else pace.by("gateway_tokens_total", "direction")

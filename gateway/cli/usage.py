@@ -11,7 +11,7 @@ import click
 
 from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option, settings_or_end
-from gateway.cli.output import Row, csv_option, json_option, show_csv_objects, show_json, table
+from gateway.cli.output import Row, csv_option, json_option, show_csv_objects, show_json, table, team_option
 from gateway.cli.reports import report_or_end
 from gateway.finance.focus import FOCUS_COLUMNS, GROUPED_BY, focus_rows
 from gateway.store.ledger import GROUPS
@@ -46,7 +46,7 @@ _ALWAYS = {
 @click.command(epilog="Example: gateway usage --since month --by user,model --team search --sort usd --top 10")
 @config_option
 @demo_option
-@click.option("--team", metavar="TEAM", help="Only this team.")
+@team_option
 @click.option("--key", metavar="ID", help="Only this key.")
 @click.option("--model", metavar="MODEL", help="Only this model.")
 @click.option("--user", metavar="NAME", help="Only this end user.")

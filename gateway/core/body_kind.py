@@ -29,6 +29,8 @@ _IS_EVENTS, _IS_JSON, _IS_OTHER = BodyKind  # Slow to reach through the class in
 
 def kind_of(beginning: bytes) -> BodyKind | None:
     """The kind of a body with this beginning; None while that is not certain."""
+    if beginning.startswith(b'{"'):
+        return _IS_JSON  # As most; the search below says the same.
     blank = _BEFORE.match(beginning)
     begin = blank.end() if blank else 0
     if _JSON.match(beginning, begin):

@@ -118,4 +118,5 @@ def model_unknown(asked: str, param: str) -> ModelUnknown:
         f"The model {asked[:SHOWN_NAME]!r} does not exist, or this key may not use it."
         " GET /v1/models lists what it may use.",
         param=param,
+        asked=asked,
     )

@@ -37,7 +37,9 @@ class ContentTemplate:
     )
 
     def __init__(self, shape: StreamFormat | None) -> None:
-        self._learned = self._between = self._mark = self.closing = b""
+        self._learned = self._mark = self.closing = b""
+        self._between: bytes | None = b""
+        """What is between a text and the next mark; None until a run of events is looked for."""
         self._text_opening = _TEXT_OPENINGS.get(shape) if shape is not None else None
         self.size = 0
         self.suspend()
@@ -52,7 +54,7 @@ class ContentTemplate:
         seam = self.closing + self._learned
         # A search for something short is far faster: a long one is prepared again for each place where it is found.
         self._mark = self._text_opening if self.closing.find(self._text_opening) < 0 else seam
-        self._between, self.size = seam.removesuffix(self._mark), len(seam)
+        self._between, self.size = None, len(seam)
         self.resume()
 
     def suspend(self) -> None:
@@ -69,7 +71,10 @@ class ContentTemplate:
         if not self.opening or not data.startswith(self.opening, begin):
             return []
         *parts, last = data[begin + self.text_begin :].split(self._mark)
-        texts, between = [], self._between
+        between = self._between
+        if between is None:
+            between = self._between = (self.closing + self._learned).removesuffix(self._mark)
+        texts = []
         for part in parts:
             if not part.endswith(between) or not _is_text(text := part.removesuffix(between)):
                 last = part

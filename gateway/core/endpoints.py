@@ -12,10 +12,11 @@ from urllib.parse import quote
 import msgspec
 
 from gateway.core import request_fields, usage_tables
+from gateway.core.json_object import Path
 from gateway.core.json_spans import NamesRead
 from gateway.core.request_fields import Fields
 from gateway.core.stored_objects import ObjectKind
-from gateway.core.usage_tables import Path, UsageTable
+from gateway.core.usage_tables import UsageTable
 
 
 class Dialect(StrEnum):

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from gateway.core.limit_status import WrittenRefusal
 
 CODINGS = "gzip, deflate, br, zstd"
 """Content codings in which a request's body may come."""
@@ -27,7 +30,7 @@ class GatewayError(Exception):
     """An answer other than the one that was asked for.
 
     `message` says what to do, `param` names the field at fault, `retry_after_ms`
-    says when another try can succeed, `limit` is the 429's `limit` object.
+    says when another try can succeed.
     """
 
     status: ClassVar[int] = 500
@@ -40,18 +43,10 @@ class GatewayError(Exception):
     ends_connection: ClassVar[bool] = False
     """Whether no further request of the client is served on its connection."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        param: str | None = None,
-        retry_after_ms: int | None = None,
-        limit: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, message: str, *, param: str | None = None, retry_after_ms: int | None = None) -> None:
         self.message = message  # It is in `args` already: an exception is made with them.
         self.param = param
         self.retry_after_ms = retry_after_ms
-        self.limit = limit
 
 
 class InternalError(GatewayError):
@@ -77,11 +72,15 @@ class KeyMissing(CallerError):
 
 
 class KeyUnknown(CallerError):
-    """Unknown, malformed or disabled: the answer does not say which."""
+    """Unknown, malformed or disabled: the answer does not say which of a key. `why` does, in a word, for the log."""
 
     status = 401
     code = "invalid_api_key"
     headers = _ASK_FOR_BEARER
+
+    def __init__(self, message: str, *, why: str = "unknown") -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class KeyExpired(CallerError):
@@ -137,10 +136,14 @@ class VersionUnsupported(CallerError):
 
 
 class ModelUnknown(CallerError):
-    """Unknown or not allowed: the answer is the same, so that names cannot be probed."""
+    """Unknown or not allowed: the answer is the same, so that names cannot be probed. `asked` is the model."""
 
     status = 404
     code = "model_not_found"
+
+    def __init__(self, message: str, *, param: str | None = None, asked: str = "") -> None:
+        super().__init__(message, param=param)
+        self.asked = asked
 
 
 class ResponseUnknown(CallerError):
@@ -206,6 +209,10 @@ class LimitRefusal(GatewayError):
     type = "requests"
     code = "rate_limit_exceeded"
     blame = Blame.POLICY
+    written: WrittenRefusal | None = None
+    """What it says, however often it is repeated."""
+    left: str = ""
+    """The time that is left, as its message has it."""
 
 
 class RateExceeded(LimitRefusal):

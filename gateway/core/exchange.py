@@ -135,7 +135,6 @@ class Exchange(msgspec.Struct, eq=False):
     """(upstream's name, outcome) of each try, in order."""
     trace: RequestTrace | None = None
     """None where its spans are not kept."""
-    _limit_headers: list[tuple[str, str]] | None = None
 
     def note_attempt(self, upstream: str, outcome: str) -> None:
         self.attempts.append((upstream, outcome))
@@ -159,15 +158,17 @@ class Exchange(msgspec.Struct, eq=False):
         return self.reservation.granted // self.parsed.choices
 
     def limit_headers(self) -> Headers:
-        """The headers that report the caller's limits, made once; none before admission."""
-        headers, reservation = self._limit_headers, self.reservation
-        if headers is None and reservation is not None and self.parsed is not None:
-            statuses = reservation.limit_statuses
-            names = LimitHeaders(statuses.limits) if statuses.are_raised else self.parsed.binding.headers
-            headers = self._limit_headers = names.written(statuses, reservation.at_ms)
-            if reservation.capped:
-                headers.append(("x-quota-output-cap", str(self.quota_output_cap)))
-        return headers or ()
+        """The headers that report the caller's limits, as they were at admission; none before that. They are not kept:
+        most answers need them once, and a stream would hold them to its end."""
+        reservation = self.reservation
+        if reservation is None or self.parsed is None:
+            return ()
+        statuses = reservation.limit_statuses
+        names = LimitHeaders(statuses.limits) if statuses.are_raised else self.parsed.binding.headers
+        headers = names.written(statuses, reservation.at_ms)
+        if reservation.capped:
+            headers.append(("x-quota-output-cap", str(self.quota_output_cap)))
+        return headers
 
     @property
     def failure(self) -> Failure | None:

@@ -24,12 +24,16 @@ class FinalChunk:
     the chunk with the usage alone, until it is known whether another one shows it. `report` is the last usage object,
     `is_shown` whether the last chunk with a choice that was passed on has one."""
 
+    __slots__ = ("_after", "_event", "_shape", "_usage_event", "is_shown", "report")
+
+    _after: bytearray
+    """What came behind the event that is held."""
+
     def __init__(self, shape: StreamFormat | None) -> None:
         self.report: Members | None = None
         self.is_shown = False
         self._shape = shape
         self._event: bytes | None = None
-        self._after = bytearray()
         self._usage_event = b""
 
     @property
@@ -37,7 +41,7 @@ class FinalChunk:
         return self._event is not None
 
     def hold(self, event: bytes) -> None:
-        self._event = event
+        self._event, self._after = event, bytearray()
 
     def keep_usage(self, event: bytes) -> None:
         self._usage_event = event
@@ -71,9 +75,8 @@ class FinalChunk:
         event = self._event
         if event is None:
             return b""
-        self._event, after = None, bytes(self._after)
-        self._after.clear()
-        return (event if report is None else _with_member(event, "usage", report)) + after
+        self._event = None
+        return (event if report is None else _with_member(event, "usage", report)) + bytes(self._after)
 
 
 def _with_member(event: bytes, name: str, value: Any) -> bytes:

@@ -19,7 +19,8 @@ from functools import lru_cache
 from gateway.core.http_syntax import RESERVED_HEADERS
 
 _REMEMBERED_NAMES = 256
-"""Of each rule. Clients send the same few dozen names with every request; what is remembered must stay bounded."""
+"""Of each rule, and as many sets of names. Clients send the same few dozen names with every request, servers the same
+sets; what is remembered must stay bounded."""
 
 
 class HeaderRule:
@@ -38,15 +39,44 @@ class HeaderRule:
         self._prefixes = prefixes
         self._kept_endings = kept_endings
         self._kept_prefixes = kept_prefixes
-        self._passing = lru_cache(_REMEMBERED_NAMES)(self._passing_name)
+        self._remembered: dict[str, str] = {}
+        self._passing_of = lru_cache(_REMEMBERED_NAMES)(self._passing_names)
 
     def admits(self, name: str) -> bool:
-        return bool(self._passing(name))
+        return bool(self._passing_name(name))
 
     def passed(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
         """The lines that pass, names in lower case."""
-        passing = self._passing
-        return [(lower, value) for name, value in headers.items() if (lower := passing(name))]
+        remembered, passed = self._remembered.get, []
+        for name, value in headers.items():
+            lower = remembered(name)
+            if lower is None:
+                lower = self._remember(name)
+            if lower:
+                passed.append((lower, value))  # A comprehension is a call of its own in Python 3.11.
+        return passed
+
+    def passed_once(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
+        """The same of headers with names in lower case, each of which is there once: of a repeated one, the values have
+        line feeds between them. Which of them pass is remembered for all names together: a server sends the same ones
+        with each answer, and only few of them pass."""
+        passed: list[tuple[str, str]] = []
+        for name in self._passing_of(tuple(headers)):
+            value = headers[name]
+            if "\n" in value:
+                passed += [(name, line) for line in value.split("\n")]
+            else:
+                passed.append((name, value))
+        return passed
+
+    def _passing_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple([name for name in names if self._passing_name(name)])
+
+    def _remember(self, name: str) -> str:
+        if len(self._remembered) >= _REMEMBERED_NAMES:
+            self._remembered.clear()
+        lower = self._remembered[name] = self._passing_name(name)
+        return lower
 
     def _passing_name(self, name: str) -> str:
         """The name in lower case; empty if it does not pass."""

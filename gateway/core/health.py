@@ -147,33 +147,27 @@ class Health:
     def __init__(self, notice: Callable[[Change], None]) -> None:
         self._notice = notice
         self._upstreams: dict[Upstream, _UpstreamHealth] = {}
+        self._by_target: dict[Target, _ModelHealth] = {}
+        """The same, by the targets that were asked: one look-up for each."""
 
     def candidate(self, target: Target, now: float, caller: Caller = ANYONE) -> Candidate:
         return Candidate(target, self.share(target, now, caller), self.in_flight(target.upstream))
 
     def share(self, target: Target, now: float, caller: Caller = ANYONE) -> float:
         """The part of the caller's usual requests that the target may get: 0 none, 1 all."""
+        model_health = self._by_target.get(target) or self._model_of(target)
+        if model_health is not None:
+            return 0.0 if model_health.upstream_health.is_down else model_health.circuit.share(now, caller)
         upstream_health = self._upstreams.get(target.upstream)
-        if upstream_health is None:
-            return 1.0
-        if upstream_health.is_down:
-            return 0.0
-        model_health = upstream_health.models.get(target.model)
-        return model_health.circuit.share(now, caller) if model_health is not None else 1.0
+        return 0.0 if upstream_health is not None and upstream_health.is_down else 1.0
 
     def in_flight(self, upstream: Upstream) -> int:
         upstream_health = self._upstreams.get(upstream)
         return upstream_health.in_flight if upstream_health is not None else 0
 
     def begin(self, target: Target, now: float, caller: Caller = ANYONE) -> Attempt:
-        upstream = target.upstream
-        upstream_health = self._upstreams.get(upstream) or self._new(upstream)
-        model_health = upstream_health.models.get(target.model)
-        if model_health is None:
-            model_health = upstream_health.models[target.model] = _ModelHealth(
-                upstream_health, target.model, self._notice
-            )
-        upstream_health.in_flight += 1
+        model_health = self._by_target.get(target) or self._model_of(target) or self._new_model(target)
+        model_health.upstream_health.in_flight += 1
         circuit = model_health.circuit
         if circuit.is_closed:
             return Attempt(model_health, caller, circuit.turn)
@@ -224,6 +218,7 @@ class Health:
     def keep(self, upstreams: Iterable[Upstream]) -> None:
         """Forget every other upstream, except for those that still have attempts."""
         kept = set(upstreams)
+        self._by_target = {}
         self._upstreams = {
             key: upstream_health
             for key, upstream_health in self._upstreams.items()
@@ -241,6 +236,21 @@ class Health:
         upstream_health = self._upstreams[upstream] = _UpstreamHealth(upstream.name)
         return upstream_health
 
+    def _new_model(self, target: Target) -> _ModelHealth:
+        upstream = target.upstream
+        upstream_health = self._upstreams.get(upstream) or self._new(upstream)
+        made = _ModelHealth(upstream_health, target.model, self._notice)
+        upstream_health.models[target.model] = self._by_target[target] = made
+        return made
+
+    def _model_of(self, target: Target) -> _ModelHealth | None:
+        """That of a target's model, if it was asked, or another target with the same model."""
+        upstream_health = self._upstreams.get(target.upstream)
+        found = upstream_health.models.get(target.model) if upstream_health is not None else None
+        if found is not None:
+            self._by_target[target] = found
+        return found
+
     def _wait_s(self, target: Target, now: float, caller: Caller) -> float:
         circuit = self._circuit(target)
         wait_s = circuit.wait_s(now, caller) if circuit is not None else 0.0
@@ -252,8 +262,7 @@ class Health:
         return circuit is not None and circuit.is_cooling_down(now, caller)
 
     def _circuit(self, target: Target) -> Circuit | None:
-        upstream_health = self._upstreams.get(target.upstream)
-        model_health = upstream_health.models.get(target.model) if upstream_health is not None else None
+        model_health = self._model_of(target)
         return model_health.circuit if model_health is not None else None
 
 

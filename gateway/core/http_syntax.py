@@ -6,6 +6,7 @@ requests for the gateway's pages.
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -56,6 +57,19 @@ def is_host_name(text: str) -> bool:
     return len(text) <= _HOST_MAX and _HOST.fullmatch(text) is not None
 
 
+def is_host(text: str) -> bool:
+    """Whether it is a name that can be looked up, or an address, which has no brackets here."""
+    return is_address(text) if ":" in text else is_host_name(text)
+
+
+def is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def read_base_url(text: str) -> BaseUrl:
     """Raises ValueError, with what follows the setting's name."""
     try:
@@ -65,7 +79,7 @@ def read_base_url(text: str) -> BaseUrl:
         port = url.port or _DEFAULT_PORTS.get(url.scheme, 0)
     except ValueError as error:
         raise ValueError(f"is not a URL: {error}") from None
-    if url.scheme not in _DEFAULT_PORTS or not (":" in host or is_host_name(host)):
+    if url.scheme not in _DEFAULT_PORTS or not is_host(host):
         raise ValueError("must be http://host… or https://host…")
     if url.username is not None or url.fragment:
         raise ValueError("must have no user, password or fragment")

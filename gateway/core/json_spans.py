@@ -18,9 +18,8 @@ from functools import lru_cache
 import msgspec
 
 from gateway.core.errors import BodyUnreadable, FieldInvalid
-
-Path = tuple[str, ...]
-"""Names from member to member."""
+from gateway.core.json_object import Path
+from gateway.core.sse import BOM
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _OPENING = re.compile(rb"[ \t\r\n]*\{")
@@ -32,6 +31,8 @@ _LONE_SURROGATE = re.compile(
     rb"(\\u[dD][89a-fA-F][\da-fA-F]{2})",
     re.DOTALL,
 )
+
+_WITH_BOM = "The body is not valid JSON: it begins with a byte order mark. Send it without one."
 
 MOST = 1_000
 """Members of one object: far more than any API has, and few enough to be walked through at once. As many lone
@@ -107,6 +108,11 @@ class JsonSpans(msgspec.Struct):
             value = read_json_spans(value).value(name)
         return value
 
+    def forget(self) -> None:
+        """Hold nothing of the object any more: nothing is asked of it from now on."""
+        self.body = self.readable = b""
+        self.found, self.raws = None, {}
+
     def has_at(self, path: Path) -> bool:
         """Whether a member is at the path; `*` is any element of an array."""
         value = self.value(path[0])
@@ -148,6 +154,18 @@ class JsonSpans(msgspec.Struct):
             position = last
         return b"".join((*pieces, self.body[position:]))
 
+    def without(self, name: str) -> bytes:
+        """The object without one of its members, and without the comma that came with it."""
+        names = list(self.spans)
+        place, (_, end) = names.index(name), self.spans[name]
+        if place:
+            _, begin = self.spans[names[place - 1]]
+        else:
+            opening, comma = _OPENING.match(self.body), _COMMA.match(self.body, end)
+            assert opening is not None, "it was read as an object"
+            begin, end = opening.end(), comma.end() if comma is not None else end
+        return self.body[:begin] + self.body[end:]
+
 
 def _changed_within(value: bytes | None, changes: Mapping[Path, bytes]) -> bytes:
     if value is None or value == b"null":
@@ -178,11 +196,13 @@ def read_json_spans(body: bytes) -> JsonSpans:
     except UnicodeDecodeError as error:
         raise BodyUnreadable(f"The body is not valid UTF-8 at byte {error.start}. Send JSON in UTF-8.") from None
     except RecursionError:
-        raise BodyUnreadable("The body is nested too deeply to be read.") from None
+        raise BodyUnreadable("The body is nested too deeply to be read. Send it with fewer levels.") from None
     except msgspec.ValidationError:
         raise BodyUnreadable("The body must be a JSON object.") from None
     except msgspec.DecodeError as error:
         readable = _without_lone_surrogates(body)
+        if body.startswith(BOM):
+            raise BodyUnreadable(_WITH_BOM) from None
         if readable is body:
             raise BodyUnreadable(f"The body is not valid JSON: {error}.") from None
         return _read_with_surrogates(body, readable)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from gateway.core.endpoints import Dialect
 from gateway.core.errors import LimitRefusal, QuotaSpent, RateExceeded, RequestExceedsLimit
 from gateway.core.limits import MICRO, Limit, Meter, Mode, Per, Scope
 from gateway.core.reservation import LimitStatus, LimitStatuses, Refusal, RefusalReason
@@ -126,42 +127,40 @@ def refusal_error(refusal: Refusal, headers: LimitHeaders | None = None, thinkin
 
 class WrittenRefusal:
     """What a refusal's error says, except for the time that is left. A client that asks again at once gets the same
-    error, with less time left."""
+    error, with less time left.
+
+    `before` and `after` are what its message has around this time, where it `waits`; `limit` is the 429's `limit`
+    object without it. `bodies` has the answer's body for each API and `logged` the limit's members in the log,
+    once web/errors.py and telemetry/log.py have written them.
+    """
 
     def __init__(self, refusal: Refusal, headers: LimitHeaders, thinking_budget: int) -> None:
         limit, statuses = refusal.limit_status.limit, refusal.limit_statuses
-        self._refusal = refusal
+        self._refusal = refusal.repeats or refusal
         self._thinking_budget = thinking_budget
         self._kind = _kind(refusal)
         self._type = QuotaSpent.type if self._kind is QuotaSpent else limit.meter.family
-        self._limit = limit_object(refusal.limit_status) | {"requested": in_unit(limit, refusal.requested)}
-        self._message = _message(refusal)
-        self._budget = ""
-        if thinking_budget and limit.is_quota and limit.meter in _OF_OUTPUT:
-            self._budget = f" This includes a thinking budget of {thinking_budget:,} tokens: a lower one needs less."
         self._resets = headers.resets(statuses)
         self._headers = [each for each in headers.written(statuses, refusal.at_ms) if each[0] not in self._resets]
+        budget = ""
+        if thinking_budget and limit.is_quota and limit.meter in _OF_OUTPUT:
+            budget = f" This includes a thinking budget of {thinking_budget:,} tokens: a lower one needs less."
+        self.waits = refusal.retry_after_ms > 0
+        self.before = f"{_message(refusal)} Try again in " if self.waits else _message(refusal)
+        self.after = f".{budget}" if self.waits else budget
+        self.limit = limit_object(refusal.limit_status) | {"requested": in_unit(limit, refusal.requested)}
+        self.bodies: dict[Dialect, bytes] = {}
+        self.logged = b""
 
     def tells(self, refusal: Refusal, thinking_budget: int) -> bool:
         """Whether it is the same refusal, at whichever time."""
-        known = self._refusal
-        return (
-            refusal.limit_status is known.limit_status
-            and refusal.limit_statuses is known.limit_statuses
-            and refusal.requested == known.requested
-            and refusal.why is known.why
-            and thinking_budget == self._thinking_budget
-        )
+        return (refusal.repeats or refusal) is self._refusal and thinking_budget == self._thinking_budget
 
     def error(self, at_ms: int, retry_after_ms: int) -> LimitRefusal:
         """The error at this time."""
-        wait = f" Try again in {duration_text(retry_after_ms)}." if retry_after_ms else ""
-        error = self._kind(
-            f"{self._message}{wait}{self._budget}",
-            retry_after_ms=retry_after_ms or None,
-            limit={**self._limit, "retry_after_ms": retry_after_ms},
-        )
-        error.type = self._type
+        left = duration_text(retry_after_ms) if self.waits else ""
+        error = self._kind(f"{self.before}{left}{self.after}", retry_after_ms=retry_after_ms or None)
+        error.type, error.written, error.left = self._type, self, left
         error.headers = headers = self._headers.copy()
         for name, reset_ms in self._resets.items():
             headers.append((name, duration_text(reset_ms - at_ms)))

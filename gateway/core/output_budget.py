@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from gateway.core.endpoints import StreamFormat
 from gateway.core.estimate import streamed_tokens
 from gateway.core.stream_format import ending_at_cap, event_weight
@@ -42,10 +44,21 @@ class OutputBudget:
         self._weight += weight
         return True
 
-    def usage(self, reported: Usage | None) -> Usage:
-        """What the stream has used: its input as `reported`, where it was."""
-        entered = reported.input if reported is not None and reported.input else self._input
-        return Usage(input=entered, output=self.delivered, source=UsageSource.ESTIMATED)
+    def usage(self, so_far: Usage) -> Usage:
+        """What the stream has used: its output as it was delivered, its input as it was reported `so_far` or else the
+        estimate, and all that has its own price, such as cached input, as far as it is known."""
+        output = self.delivered
+        audio = min(so_far.audio_output, output)
+        return msgspec.structs.replace(
+            so_far,
+            input=so_far.input or self._input,
+            output=output,
+            reasoning=min(so_far.reasoning, output),
+            audio_output=audio,
+            image_output=min(so_far.image_output, output - audio),
+            source=UsageSource.ESTIMATED,
+            parts=(),
+        )
 
     def ending(self, data: bytes, usage: Usage, *, merge: bool) -> bytes:
         """The events that end the stream in place of the event with this data."""

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from gateway.core.http_syntax import BaseUrl
+from gateway.core.http_syntax import BaseUrl, is_host
 
 PROXY_ALLOWED = "must be http://HOST:PORT, perhaps with USER:PASSWORD@ (percent-encoded) before the host"
 
@@ -48,10 +48,10 @@ def read_proxy(text: str) -> Proxy:
     parts = _PLACE.fullmatch(place)
     if scheme.lower() != "http" or not separator or parts is None:
         raise ValueError(PROXY_ALLOWED)
-    port = int(parts["port"] or _DEFAULT_PORT)
-    if not 1 <= port <= 65_535:
+    host, port = parts["host"].strip("[]"), int(parts["port"] or _DEFAULT_PORT)
+    if not 1 <= port <= 65_535 or not is_host(host):
         raise ValueError(PROXY_ALLOWED)
-    return Proxy(parts["host"].strip("[]"), port, _basic(login) if login else "")
+    return Proxy(host, port, _basic(login) if login else "")
 
 
 def _basic(login: str) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.json_object import Path
 from gateway.core.usage_report import Members, value_at
-from gateway.core.usage_tables import Path
 
 
 class Fault(StrEnum):

@@ -160,7 +160,3 @@ class ParsedRequest(msgspec.Struct, frozen=True):
             return known
         highest = max(prices, key=lambda price: (price.output, price.input))
         return {**{part.model: highest for part in usage.parts if part.model}, **known}
-
-    def without_body(self) -> ParsedRequest:
-        """The same, once its body is sent and will not be sent again."""
-        return msgspec.structs.replace(self, members=JsonSpans(b"", {}))

@@ -151,6 +151,10 @@ class Hold(msgspec.Struct, frozen=True):
     capped: bool = False
 
 
+NONE_CAPPED: frozenset[int] = frozenset()
+"""Each empty set that is made takes 200 bytes."""
+
+
 class Holds(msgspec.Struct, frozen=True):
     """What limits hold for a reservation, column by column, since few of its rows are ever read. `amounts` and
     `windows_ms` are those of `Hold`; `capped` has the places of the holds that are."""
@@ -158,7 +162,7 @@ class Holds(msgspec.Struct, frozen=True):
     limits: tuple[Limit, ...] = ()
     amounts: Sequence[int] = ()
     windows_ms: Sequence[int] = ()
-    capped: frozenset[int] = frozenset()
+    capped: frozenset[int] = NONE_CAPPED
 
     def __len__(self) -> int:
         return len(self.limits)
@@ -175,7 +179,9 @@ class Holds(msgspec.Struct, frozen=True):
             tuple([hold.limit for hold in holds]),
             [hold.amount for hold in holds],
             [hold.window_ms for hold in holds],
-            frozenset([place for place, hold in enumerate(holds) if hold.capped]),
+            frozenset(capped)
+            if (capped := [place for place, hold in enumerate(holds) if hold.capped])
+            else NONE_CAPPED,
         )
 
 
@@ -203,7 +209,8 @@ class Reservation(msgspec.Struct, frozen=True):
 class Refusal(msgspec.Struct, frozen=True):
     """A refused request: nothing was charged. `limit_status` is that of the limit that refuses (the one
     with the longest wait, where several do), `requested` what it would have been charged.
-    `retry_after_ms` is 0 where waiting does not help: NEVER, or the quota `total` spent."""
+    `retry_after_ms` is 0 where waiting does not help: NEVER, or the quota `total` spent. `repeats` is the refusal that
+    this one repeats, with less time left."""
 
     limit_status: LimitStatus
     requested: int
@@ -212,6 +219,7 @@ class Refusal(msgspec.Struct, frozen=True):
     at_ms: int
     limit_statuses: LimitStatuses = LimitStatuses()
     would_refuse: tuple[Limit, ...] = ()
+    repeats: Refusal | None = None
 
 
 class LedgerEntry(msgspec.Struct, frozen=True):

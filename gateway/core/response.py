@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
 
 from gateway.core.errors import GatewayError
 
 Headers = Sequence[tuple[str, str]]
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+"""What is still to be done until a client has its answer. No coroutine yet: the client may leave before it begins."""
 
 
 class UpstreamResponse(Protocol):
@@ -64,6 +67,18 @@ class UpstreamResponse(Protocol):
         ...
 
 
+class AnswerSource(Protocol):
+    """Where the pieces of an answer come from, as its writer sees it."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def is_between_events(self) -> bool:
+        """Whether what was written so far ends between two events of a stream, so that another may follow."""
+        ...
+
+
 class ResponseWriter(Protocol):
     """Either `send` once, or `start`, any number of `write`, then `finish`; `fail` may come at any point."""
 
@@ -82,12 +97,9 @@ class ResponseWriter(Protocol):
         """Whether the client reads more slowly than is written: its source has to be paused."""
         ...
 
-    def control_source(
-        self, pause: Callable[[], None], resume: Callable[[], None], is_between_events: Callable[[], bool]
-    ) -> None:
-        """Call `pause` each time that a congestion begins, at once if there is one, and `resume` when it ends.
-        `is_between_events` says whether what was written so far ends between two events of a stream, so that another
-        may follow."""
+    def control_source(self, source: AnswerSource) -> None:
+        """Pause the source each time that a congestion begins, at once if there is one, and resume it when that
+        ends."""
         ...
 
     def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:

@@ -37,12 +37,12 @@ class RoutingState:
         self._balances: dict[tuple[Target, ...], Balance] = {}
         self._budgets: dict[str, RetryBudget] = {}
 
-    def order(self, targets: tuple[Target, ...], key: bytes, now: float, caller: Caller = ANYONE) -> list[Target]:
+    def order(self, targets: tuple[Target, ...], key: bytes, now: float, caller: Caller = ANYONE) -> Sequence[Target]:
         """Those of a model's targets that the caller may ask, best first: the key's favourite, then by turns; none
         where the request is to be refused. The first one may be asked now without asking `health` again."""
         health = self.health
         if len(targets) == 1 and health.share(targets[0], now, caller) >= 1.0:
-            return [targets[0]]
+            return targets
         candidates = [health.candidate(target, now, caller) for target in targets]
         balance = self._balances.get(targets)
         if balance is None:

@@ -21,6 +21,8 @@ class EventSplitter:
     """Bytes in, whole events out, each with the blank line that ends it. A byte order mark that opens
     the stream comes out by itself."""
 
+    __slots__ = ("_begun", "_pieces", "_searched")
+
     def __init__(self) -> None:
         self._pieces = bytearray()
         self._searched = 0

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from gateway.core.http_syntax import is_host_name
+from gateway.core.http_syntax import is_host
 
 Node = tuple[str, int]
 
@@ -112,8 +112,7 @@ def _node(text: str, port: int) -> Node:
     if not colon or given.endswith("]"):
         host, given = text, str(port)
     host = host.removeprefix("[").removesuffix("]")
-    is_host = ":" in host or is_host_name(host)
-    if not is_host or not given.isdecimal() or not 0 < int(given) < 65536:
+    if not is_host(host) or not given.isdecimal() or not 0 < int(given) < 65536:
         raise ValueError("needs hosts with ports, such as redis.example.com:6379 or [::1]:6379")
     return host, int(given)
 

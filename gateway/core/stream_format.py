@@ -16,12 +16,11 @@ from typing import Any
 import msgspec
 
 from gateway.core.endpoints import StreamFormat
+from gateway.core.json_object import JsonObject
 from gateway.core.sse import event_of
 from gateway.core.text_weight import weight_of, weight_of_string
 from gateway.core.upstream_json import decoded
 from gateway.core.usage import Usage
-
-Json = dict[str, Any]
 
 _NO_TEXT = {"type", "id", "role", "index", "status", "call_id", "encrypted_content", "result"} | {
     *("thoughtSignature", "inlineData", "fileData", "language", "outcome")
@@ -47,6 +46,9 @@ _ANSWER_MEMBERS = {
 
 _EVENT_MEMBERS = {**_ANSWER_MEMBERS, StreamFormat.RESPONSES: "type", StreamFormat.MESSAGES: "type"}
 """What every event of an API's stream has."""
+
+_OPENING_EVENTS = ("response.created", "response.queued", "response.in_progress", "message_start", "ping")
+"""Events of typed streams that come before any part of the answer."""
 
 _DONE = event_of(b"[DONE]")
 
@@ -110,7 +112,7 @@ def _odd_event_weight(shape: StreamFormat, data: bytes) -> int:
     return sum([_decoded_event_weight(shape, each) for each in events])
 
 
-def _decoded_event_weight(shape: StreamFormat, event: Json) -> int:
+def _decoded_event_weight(shape: StreamFormat, event: JsonObject) -> int:
     if shape in (StreamFormat.RESPONSES, StreamFormat.MESSAGES):
         return _typed_event_weight(shape, _Event(str(event.get("type")), event.get("delta")))
     if shape is StreamFormat.CHAT:
@@ -120,7 +122,7 @@ def _decoded_event_weight(shape: StreamFormat, event: Json) -> int:
     return sum([_weight(choice.get("text")) for choice in _choices(event)])
 
 
-def answer_weight(shape: StreamFormat, answer: Json) -> int:
+def answer_weight(shape: StreamFormat, answer: JsonObject) -> int:
     """What a plain answer delivers, in plain characters."""
     match shape:
         case StreamFormat.CHAT:
@@ -135,7 +137,7 @@ def answer_weight(shape: StreamFormat, answer: Json) -> int:
             return sum([_weight(candidate.get("content")) for candidate in _objects(answer.get("candidates"))])
 
 
-def foreign_weight(shape: StreamFormat, answer: Json) -> int:
+def foreign_weight(shape: StreamFormat, answer: JsonObject) -> int:
     """What an answer delivers that is not the API's own: all its texts. Nothing, where it is."""
     return 0 if _ANSWER_MEMBERS[shape] in answer else _weight(answer)
 
@@ -147,6 +149,25 @@ def foreign_event_weight(shape: StreamFormat, data: bytes) -> int:
         return 0
     event = decoded(data)
     return _weight(event) if isinstance(event, dict) and own not in event else 0
+
+
+def only_opens(shape: StreamFormat, data: bytes) -> bool:
+    """Whether an event begins an answer, and has no part of one: its id, the role of its author."""
+    event = _object(data)
+    match shape:
+        case StreamFormat.RESPONSES | StreamFormat.MESSAGES:
+            return event.get("type") in _OPENING_EVENTS
+        case StreamFormat.GEMINI:
+            return bool(event) and not event.get("candidates")
+    return isinstance(event.get("choices"), list) and not any(map(_has_part, _choices(event)))
+
+
+def _has_part(choice: JsonObject) -> bool:
+    delta = choice.get("delta")
+    said = delta.items() if isinstance(delta, dict) else ()
+    return bool(
+        choice.get("text") or choice.get("finish_reason") or any(value for name, value in said if name != "role")
+    )
 
 
 def ending_at_cap(
@@ -162,15 +183,15 @@ def ending_at_cap(
             return _message_ending(event, usage)
         case StreamFormat.GEMINI:
             return _gemini_ending(event, usage, choices)
-    text: Json = {"delta": {}} if shape is StreamFormat.CHAT else {"text": "", "logprobs": None}
+    text: JsonObject = {"delta": {}} if shape is StreamFormat.CHAT else {"text": "", "logprobs": None}
     finish = [{"index": index, **text, "finish_reason": "length"} for index in range(choices)]
     report = {"prompt_tokens": usage.input, "completion_tokens": usage.output, "total_tokens": usage.total}
     return _final_chunks(event, finish, report, merge=merge)
 
 
-def empty_choice(shape: StreamFormat | None) -> Json:
+def empty_choice(shape: StreamFormat | None) -> JsonObject:
     """A choice of a chunk that adds nothing."""
-    text: Json = {"text": "", "logprobs": None} if shape is StreamFormat.COMPLETIONS else {"delta": {}}
+    text: JsonObject = {"text": "", "logprobs": None} if shape is StreamFormat.COMPLETIONS else {"delta": {}}
     return {"index": 0, **text, "finish_reason": None}
 
 
@@ -189,7 +210,7 @@ def stream_of_plain(shape: StreamFormat | None, body: bytes, *, merge: bool) -> 
     return None
 
 
-def _stream_of_choices(shape: StreamFormat, answer: Json, *, merge: bool) -> bytes:
+def _stream_of_choices(shape: StreamFormat, answer: JsonObject, *, merge: bool) -> bytes:
     common = {name: value for name, value in answer.items() if name not in {"choices", "usage"}}
     if shape is StreamFormat.CHAT:
         common["object"] = "chat.completion.chunk"
@@ -197,7 +218,7 @@ def _stream_of_choices(shape: StreamFormat, answer: Json, *, merge: bool) -> byt
     for place, choice in enumerate(_choices(answer)):
         index, reason = choice.get("index", place), choice.get("finish_reason") or "stop"
         begun = {**choice, "index": index, "finish_reason": None}
-        empty: Json = {"text": "", "logprobs": None}
+        empty: JsonObject = {"text": "", "logprobs": None}
         if shape is StreamFormat.CHAT:
             begun["delta"], empty = _as_delta(begun.pop("message", None)), {"delta": {}}
         events.append(_chunk({**common, "choices": [begun]}))
@@ -205,9 +226,9 @@ def _stream_of_choices(shape: StreamFormat, answer: Json, *, merge: bool) -> byt
     return b"".join(events) + _final_chunks(common, finish, answer.get("usage"), merge=merge)
 
 
-def _stream_of_response(answer: Json) -> bytes:
+def _stream_of_response(answer: JsonObject) -> bytes:
     items = _objects(answer.get("output"))
-    events: list[Json] = [
+    events: list[JsonObject] = [
         {"type": "response.created", "response": {**answer, "status": "in_progress", "output": [], "usage": None}}
     ]
     for place, item in enumerate(items):
@@ -227,9 +248,9 @@ def _stream_of_response(answer: Json) -> bytes:
     return b"".join([_chunk({**each, "sequence_number": n}, each["type"]) for n, each in enumerate(events)])
 
 
-def _stream_of_message(answer: Json) -> bytes:
+def _stream_of_message(answer: JsonObject) -> bytes:
     message = {**answer, "content": [], "stop_reason": None, "stop_sequence": None}
-    events: list[Json] = [{"type": "message_start", "message": message}]
+    events: list[JsonObject] = [{"type": "message_start", "message": message}]
     for index, block in enumerate(_parts(answer)):
         begun, deltas = _as_block(block)
         events.append({"type": "content_block_start", "index": index, "content_block": begun})
@@ -241,7 +262,7 @@ def _stream_of_message(answer: Json) -> bytes:
     return b"".join([_chunk(each, each["type"]) for each in events])
 
 
-def _as_block(block: Json) -> tuple[Json, list[Json]]:
+def _as_block(block: JsonObject) -> tuple[JsonObject, list[JsonObject]]:
     """A block of content as it begins, and what is added to it. A kind without deltas begins as it is."""
     match block.get("type"):
         case "text":
@@ -257,11 +278,11 @@ def _as_block(block: Json) -> tuple[Json, list[Json]]:
             return block, []
 
 
-def _parts(holder: Json) -> list[Json]:
+def _parts(holder: JsonObject) -> list[JsonObject]:
     return _objects(holder.get("content"))
 
 
-def _final_chunks(common: Json, finish: list[Json], report: Any, *, merge: bool) -> bytes:
+def _final_chunks(common: JsonObject, finish: list[JsonObject], report: Any, *, merge: bool) -> bytes:
     last = {**common, "choices": finish}
     if report is None:
         return _chunk(last) + _DONE
@@ -270,7 +291,7 @@ def _final_chunks(common: Json, finish: list[Json], report: Any, *, merge: bool)
     return _chunk(last) + _chunk({**common, "choices": [], "usage": report}) + _DONE
 
 
-def _response_ending(opening: Json, event: Json, usage: Usage) -> bytes:
+def _response_ending(opening: JsonObject, event: JsonObject, usage: Usage) -> bytes:
     begun = opening.get("response")
     response = {
         **(begun if isinstance(begun, dict) else {}),
@@ -283,9 +304,9 @@ def _response_ending(opening: Json, event: Json, usage: Usage) -> bytes:
     return _chunk(last, kind)
 
 
-def _message_ending(event: Json, usage: Usage) -> bytes:
+def _message_ending(event: JsonObject, usage: Usage) -> bytes:
     stop = {"stop_reason": "max_tokens", "stop_sequence": None}
-    events: list[Json] = [
+    events: list[JsonObject] = [
         {"type": "content_block_stop", "index": event.get("index", 0)},
         {"type": "message_delta", "delta": stop, "usage": {"output_tokens": usage.output}},
         {"type": "message_stop"},
@@ -293,8 +314,8 @@ def _message_ending(event: Json, usage: Usage) -> bytes:
     return b"".join([_chunk(each, each["type"]) for each in events])
 
 
-def _gemini_ending(event: Json, usage: Usage, choices: int) -> bytes:
-    empty: Json = {"parts": [{"text": ""}], "role": "model"}
+def _gemini_ending(event: JsonObject, usage: Usage, choices: int) -> bytes:
+    empty: JsonObject = {"parts": [{"text": ""}], "role": "model"}
     ended = [{"content": empty, "finishReason": "MAX_TOKENS", "index": index} for index in range(choices)]
     report = {
         "promptTokenCount": usage.input,
@@ -304,7 +325,7 @@ def _gemini_ending(event: Json, usage: Usage, choices: int) -> bytes:
     return _chunk({**event, "candidates": ended, "usageMetadata": report})
 
 
-def _as_delta(message: Any) -> Json:
+def _as_delta(message: Any) -> JsonObject:
     delta = {**message} if isinstance(message, dict) else {}
     calls = delta.get("tool_calls")
     if isinstance(calls, list):
@@ -333,7 +354,7 @@ def _weight_of_thoughts(value: Any) -> int:
     return sum([_weight(_unsealed(block) if isinstance(block, dict) else block) for block in blocks])
 
 
-def _unsealed(block: Json) -> Json:
+def _unsealed(block: JsonObject) -> JsonObject:
     return {name: value for name, value in block.items() if name not in _SEALED}
 
 
@@ -346,18 +367,18 @@ def _weight(value: Any) -> int:
     return sum([_weight(inner) for inner in value]) if isinstance(value, list) else 0
 
 
-def _choices(answer: Json) -> list[Json]:
+def _choices(answer: JsonObject) -> list[JsonObject]:
     return _objects(answer.get("choices"))
 
 
-def _objects(value: Any) -> list[Json]:
+def _objects(value: Any) -> list[JsonObject]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-def _object(data: bytes) -> Json:
+def _object(data: bytes) -> JsonObject:
     value = decoded(data)
     return value if isinstance(value, dict) else {}
 
 
-def _chunk(chunk: Json, kind: str = "") -> bytes:
+def _chunk(chunk: JsonObject, kind: str = "") -> bytes:
     return event_of(msgspec.json.encode(chunk), kind.encode())

@@ -38,14 +38,14 @@ from typing import Any
 
 from gateway.core.body_kind import BodyKind, kind_of
 from gateway.core.content_template import BACKSLASH, QUOTE, ContentTemplate
-from gateway.core.endpoints import Endpoint
+from gateway.core.endpoints import Endpoint, StreamFormat
 from gateway.core.estimate import streamed_tokens
 from gateway.core.final_chunk import FinalChunk
 from gateway.core.long_event import LongEvent
 from gateway.core.output_budget import OutputBudget
 from gateway.core.refusals import FAULT_PATHS, Fault
 from gateway.core.sse import EventSplitter, data_of, type_of
-from gateway.core.stream_format import event_weight, foreign_event_weight
+from gateway.core.stream_format import event_weight, foreign_event_weight, only_opens
 from gateway.core.text_weight import weight_of, weight_of_json
 from gateway.core.tolerant_json import JsonScanner
 from gateway.core.upstream_json import (
@@ -89,6 +89,7 @@ class StreamTally:
         "_long_reports",
         "_marks",
         "_merge",
+        "_openings",
         "_reader",
         "_shape",
         "_splitter",
@@ -122,6 +123,8 @@ class StreamTally:
         self._stopped_usage: Usage | None = None
         self._events = self._text_events = self._alike_events = self._weight = self._delivered_before = 0
         self._foreign_events = self._foreign_weight = 0
+        self._openings = 0
+        """Events that begin the answer, and have no part of it."""
 
     @property
     def failed(self) -> bool:
@@ -158,8 +161,10 @@ class StreamTally:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing has come that a client could take for an answer."""
-        return not self.events and not self._weight and self._long is None
+        """Whether nothing has come that a client could take for an answer. Where the upstream reports a failure, the
+        opening of a stream is none."""
+        openings = self._openings if self.fault is not None else 0
+        return self.events == openings and not self._weight and self._long is None
 
     @property
     def delivered(self) -> int:
@@ -284,9 +289,16 @@ class StreamTally:
         if self._shape is not None:
             weight = event_weight(self._shape, data)
             self._weigh(weight)
-            if not (weight or self._weight) and (foreign := foreign_event_weight(self._shape, data)):
-                self._foreign_events += 1
-                self._foreign_weight += foreign
+            if not (weight or self._weight):
+                self._count_without_text(self._shape, data)
+
+    def _count_without_text(self, shape: StreamFormat, data: bytes) -> None:
+        """An event without text of the API's own, before any that has some."""
+        if only_opens(shape, data):
+            self._openings += 1
+        elif foreign := foreign_event_weight(shape, data):
+            self._foreign_events += 1
+            self._foreign_weight += foreign
 
     def _follow_shown(self, data: bytes) -> None:
         """Usage that was shown before another choice came is not in the last chunk."""
@@ -423,7 +435,7 @@ class StreamTally:
         if budget is None or budget.admits(data):
             return event
         self.stopped = True
-        self._stopped_usage = budget.usage(self.usage)
+        self._stopped_usage = budget.usage(self._reader.usage)
         return budget.ending(data, self._stopped_usage, merge=self._merge)
 
 
@@ -431,8 +443,10 @@ def _marks_of(endpoint: Endpoint) -> tuple[bytes, ...]:
     """What an event has in it that is more than content, except for `usage` itself."""
     names = {place.path[-1] if place.path else "eval_count" for place in endpoint.usage.places}
     places = names - {"usage", "billed_units"}
-    events = (*endpoint.terminal_events, *sorted(endpoint.usage.image_events))
-    return (b'"error"', _DONE, *[name.encode() for name in (*sorted(places), *events)])
+    usage = endpoint.usage
+    events = (*endpoint.terminal_events, *sorted(usage.image_events | usage.unit_events))
+    units = [items.path[-1] for items in usage.items if "*" in items.path]
+    return (b'"error"', _DONE, *[name.encode() for name in (*sorted(places), *units, *events)])
 
 
 def _is_terminal(chunk: Members, kind: str, endpoint: Endpoint) -> bool:

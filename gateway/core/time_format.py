@@ -14,11 +14,15 @@ def duration_text(milliseconds: int) -> str:
     """`0s`, `120ms`, `1s`, `6m0s`, `72h0m0s`: as OpenAI writes the time until a limit resets."""
     if milliseconds < 1000:
         return f"{milliseconds}ms" if milliseconds > 0 else "0s"
-    minutes, rest = divmod(milliseconds, 60_000)
-    # Five digits at most, so that none is rounded off.
+    seconds, rest = milliseconds // 1000, milliseconds % 1000
+    # To write a number with a fraction takes longer than all the rest.
+    fraction = f".{str(rest + 1000)[1:]}".rstrip("0") if rest else ""
+    if seconds < 60:
+        return f"{seconds}{fraction}s"
+    minutes, seconds = seconds // 60, seconds % 60
     if minutes < 60:
-        return f"{minutes}m{rest / 1000:g}s" if minutes else f"{rest / 1000:g}s"
-    return f"{minutes // 60}h{minutes % 60}m{rest / 1000:g}s"
+        return f"{minutes}m{seconds}{fraction}s"
+    return f"{minutes // 60}h{minutes % 60}m{seconds}{fraction}s"
 
 
 def rfc3339(ms: int) -> str:

@@ -17,11 +17,12 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.json_object import Path
 from gateway.core.stored_objects import is_object_id
 from gateway.core.tolerant_json import JsonScanner, Wanted, wanted_members
 from gateway.core.usage import Usage
 from gateway.core.usage_report import Members, Reading, milliseconds, read_report, tier_name, value_at
-from gateway.core.usage_tables import TOTALS, CountedItems, Path, UsagePlace, UsageTable
+from gateway.core.usage_tables import TOTALS, CountedItems, UsagePlace, UsageTable
 
 
 class UsageReader:
@@ -46,6 +47,9 @@ class UsageReader:
     _report: Members = MappingProxyType({})
     _tier = ""
     _counted: Mapping[str, int] = MappingProxyType({})
+    _brought: Mapping[str, int] = MappingProxyType({})
+    """Units that events have brought one by one. The final report, or what comes with it, has them all."""
+
     _duration_ms = 0
 
     def __init__(self, table: UsageTable, *, is_answer: bool = False) -> None:
@@ -55,9 +59,10 @@ class UsageReader:
     @property
     def usage(self) -> Usage:
         usage = self._reported or Usage(audio_ms=self._duration_ms)
-        if not self._counted and (usage.service_tier or not self._tier):
+        counted = {**self._brought, **self._counted} if self._brought and not self.final else self._counted
+        if not counted and (usage.service_tier or not self._tier):
             return usage
-        changes: dict[str, Any] = {name: n for name, n in self._counted.items() if not getattr(usage, name)}
+        changes: dict[str, Any] = {name: n for name, n in counted.items() if not getattr(usage, name)}
         if self._tier and not usage.service_tier:
             changes["service_tier"] = self._tier
         return msgspec.structs.replace(usage, **changes) if changes else usage
@@ -91,6 +96,8 @@ class UsageReader:
         if table.id_paths and not self.object_id:
             self._read_id(members)
         believed = table.believed.get(event, self._believed_otherwise)
+        if event in table.unit_events:
+            self._count_brought(members, event)
         if not believed:
             return False
         for path in table.tier_paths:
@@ -151,12 +158,17 @@ class UsageReader:
             counted["images"] = counted.get("images", 0) + 1
         for items in self._table.items:
             number = _number_of(value_at(members, items.path), items)
-            if number:
+            if number and not items.event:
                 counted[items.count] = number
         self._counted = counted
         if self._table.duration_path:
             length = milliseconds(value_at(members, self._table.duration_path)) or 0
             self._duration_ms = -(-length // 1000) * 1000 or self._duration_ms
+
+    def _count_brought(self, members: Members, event: str) -> None:
+        for items in self._table.items:
+            if items.event == event and _is_counted(value_at(members, items.path), items):
+                self._brought = {**self._brought, items.count: self._brought.get(items.count, 0) + 1}
 
 
 def wanted_of(table: UsageTable, also: Iterable[Path] = ()) -> Wanted:
@@ -165,8 +177,9 @@ def wanted_of(table: UsageTable, also: Iterable[Path] = ()) -> Wanted:
     for place in table.places:
         paths += [place.path] if place.path else [field.path for field in place.words.fields]
     for items in table.items:
-        inner: list[Path] = [("type",), ("action", "type")] if items.kind else [("",)]
-        paths += [(*items.path, "*", *path) for path in inner]
+        inner: list[Path] = [("type",), ("action", "type"), ("content", "")] if items.kind else [("",)]
+        element = items.path if items.event else (*items.path, "*")
+        paths += [(*element, *path) for path in inner]
     if table.duration_path:
         paths.append(table.duration_path)
     return wanted_members(paths)
@@ -214,5 +227,7 @@ def _number_of(value: Any, items: CountedItems) -> int:
 def _is_counted(item: Any, items: CountedItems) -> bool:
     if not isinstance(item, dict) or item.get("type") != items.kind:
         return False
+    if isinstance(item.get("content"), dict):
+        return False  # In place of what a search has found it is why it failed, which costs nothing.
     action = item.get("action")
     return not items.actions or not isinstance(action, dict) or action.get("type") in items.actions

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.json_object import Path
 from gateway.core.usage import Usage
 from gateway.core.usage_tables import (
     FALLBACK_ITERATION,
@@ -27,7 +28,6 @@ from gateway.core.usage_tables import (
     TRAFFIC_TYPES,
     WHOLES,
     Branch,
-    Path,
     RankedField,
     UsageField,
     Vocabulary,
@@ -83,7 +83,8 @@ def read_report(
     `output_medium` are the API's, as in `UsageTable`."""
     counts = _Counts(report, words)
     of = counts.of
-    if _ENOUGH.isdisjoint(of) and (has_output or not counts.suffice_without_output()):
+    has_both = "input" in of and "output" in of  # As nearly every report.
+    if not has_both and _ENOUGH.isdisjoint(of) and (has_output or not counts.suffice_without_output()):
         return None
     entered, output = of.get("input", 0), of.get("output", 0)
     if counts.has_parts or of.get("total") != entered + output:
@@ -97,8 +98,8 @@ def read_report(
         usage = Usage(entered, output, service_tier=tier, region=region)
     if "iterations" in report:
         usage = _with_iterations(usage, report["iterations"], words)
-    complete = not has_output or not _COMPLETE.isdisjoint(of)
-    return Reading(usage, complete, not _WITH_INPUT.isdisjoint(of) or counts.have_images_beside())
+    complete = has_both or not has_output or not _COMPLETE.isdisjoint(of)
+    return Reading(usage, complete, has_both or not _WITH_INPUT.isdisjoint(of) or counts.have_images_beside())
 
 
 def value_at(value: Any, path: Path) -> Any:
@@ -179,20 +180,19 @@ class _Counts:
         of, taken, branch_of = self.of, self._taken, tree.get
         for name, value in members.items():
             branch = branch_of(name)
-            if branch is None or not (value or branch.keeps_zero):
+            if branch is None:
                 continue
             ranked = branch.plain
             if (
-                ranked is None
-                or type(value) is not int
-                or (count := ranked.count) in of
-                or value < 0
-                or value > COUNT_MAX
+                ranked is not None
+                and type(value) is int
+                and 0 < value <= COUNT_MAX
+                and (count := ranked.count) not in of
             ):
-                self._take_all(branch, value)
-            else:
                 of[count] = value
                 taken[count] = ranked
+            elif value or branch.keeps_zero:
+                self._take_all(branch, value)
 
     def _take_all(self, branch: Branch, value: Any) -> None:
         """Take what a name is that is more than one plain count, or has another value than most."""

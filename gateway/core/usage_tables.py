@@ -17,8 +17,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-Path = tuple[str, ...]
-"""Names from member to member; `*` is any element of an array."""
+from gateway.core.json_object import Path
 
 _CAPITAL = re.compile("[A-Z]")
 
@@ -30,6 +29,7 @@ OPENAI_IMAGES = "https://platform.openai.com/docs/api-reference/images/object"
 OPENAI_AUDIO = "https://platform.openai.com/docs/api-reference/audio"
 ANTHROPIC = "https://docs.claude.com/en/api/messages"
 ANTHROPIC_STREAM = "https://docs.claude.com/en/docs/build-with-claude/streaming"
+ANTHROPIC_SEARCH = "https://docs.claude.com/en/docs/agents-and-tools/tool-use/web-search-tool"
 ANTHROPIC_CACHE = "https://docs.claude.com/en/docs/build-with-claude/prompt-caching"
 GEMINI = "https://ai.google.dev/api/generate-content#UsageMetadata"
 GEMINI_EMBEDDINGS = "https://ai.google.dev/api/embeddings"
@@ -316,13 +316,15 @@ class UsagePlace(msgspec.Struct, frozen=True):
 
 class CountedItems(msgspec.Struct, frozen=True):
     """Units counted from the answer itself: elements of an array, of a `kind` if one is given. Of a call with
-    an `action` only those with one of `actions` count."""
+    an `action` only those with one of `actions` count. With an `event` the path is that of the single element that such
+    an event brings: these count until the report comes that ends the stream."""
 
     count: str
     path: Path
     source: str
     kind: str = ""
     actions: tuple[str, ...] = ()
+    event: str = ""
 
 
 class UsageTable(msgspec.Struct, frozen=True):
@@ -349,6 +351,8 @@ class UsageTable(msgspec.Struct, frozen=True):
     believed_in_answer: tuple[UsagePlace, ...] = ()
     counts_units: bool = False
     """Whether there is anything to count in the answer itself. Made of the others, as are the three above."""
+    unit_events: frozenset[str] = frozenset()
+    """The events that bring one counted element each. Made of `items`."""
 
     def __post_init__(self) -> None:
         named = {event for place in self.places for event in place.events}
@@ -361,7 +365,8 @@ class UsageTable(msgspec.Struct, frozen=True):
             "believed": believed,
             "believed_anywhere": anywhere,
             "believed_in_answer": believed.get("", anywhere),
-            "counts_units": bool(self.items or self.image_events or self.duration_path),
+            "counts_units": bool(self.image_events or self.duration_path) or any(not each.event for each in self.items),
+            "unit_events": frozenset([each.event for each in self.items if each.event]),
         }
         for name, value in made.items():
             msgspec.structs.force_setattr(self, name, value)
@@ -394,8 +399,8 @@ RESPONSES_USAGE = UsageTable(
     tier_paths=(("response", "service_tier"), ("service_tier",)),
     id_paths=(("response", "id"), ("id",)),
     items=tuple(
-        CountedItems(count, path, OPENAI_RESPONSES, kind, actions)
-        for path in (("response", "output"), ("output",))
+        CountedItems(count, path, OPENAI_RESPONSES, kind, actions, event)
+        for path, event in ((("response", "output"), ""), (("output",), ""), (("item",), "response.output_item.done"))
         for count, kind, actions in (
             ("images", "image_generation_call", ()),
             ("searches", "web_search_call", ("search",)),
@@ -408,6 +413,11 @@ MESSAGES_USAGE = UsageTable(
         UsagePlace(("usage",), ANTHROPIC_STREAM, ANTHROPIC_WORDS, events=_events("message_delta", "message", "")),
         UsagePlace(
             ("message", "usage"), ANTHROPIC_STREAM, ANTHROPIC_WORDS, events=_events("message_start"), final=False
+        ),
+    ),
+    items=(
+        CountedItems(
+            "searches", ("content_block",), ANTHROPIC_SEARCH, "web_search_tool_result", event="content_block_start"
         ),
     ),
 )

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
+from gateway.core.json_object import JsonObject
 from gateway.demo.plan import DemoEvent, PlannedAnswer, TokenCounts
 
-Json = dict[str, Any]
 
-
-def plain(answer: PlannedAnswer) -> Json:
+def plain(answer: PlannedAnswer) -> JsonObject:
     body = _envelope(answer, "chat.completion")
     body["choices"] = [
         {"index": index, "message": _message(answer, index), "finish_reason": finish_reason(answer)}
@@ -45,7 +43,7 @@ def stream(answer: PlannedAnswer) -> Iterator[DemoEvent]:
         yield DemoEvent({**own, "usage": usage(answer.counts())}, reports=True)
 
 
-def legacy_plain(answer: PlannedAnswer) -> Json:
+def legacy_plain(answer: PlannedAnswer) -> JsonObject:
     text, reason = "".join(answer.tokens), _legacy_finish_reason(answer)
     body = _envelope(answer, "text_completion", "cmpl")
     body["choices"] = [_legacy_choice(index, text, reason) for index in range(answer.choices)]
@@ -67,12 +65,12 @@ def legacy_stream(answer: PlannedAnswer) -> Iterator[DemoEvent]:
         yield DemoEvent({**own, "choices": [], "usage": usage(answer.counts())}, reports=True)
 
 
-def _chunks(answer: PlannedAnswer) -> Callable[[Json, int, int], DemoEvent]:
+def _chunks(answer: PlannedAnswer) -> Callable[[JsonObject, int, int], DemoEvent]:
     """A function that makes a chunk from a choice, its tokens and the number of tokens delivered so far."""
     own = _envelope(answer, "chat.completion.chunk")
     policy = answer.script.usage
 
-    def chunk(choice: Json, tokens: int, delivered: int) -> DemoEvent:
+    def chunk(choice: JsonObject, tokens: int, delivered: int) -> DemoEvent:
         payload = {**own, "choices": [choice]}
         if policy == "null":
             payload["usage"] = None
@@ -83,8 +81,8 @@ def _chunks(answer: PlannedAnswer) -> Callable[[Json, int, int], DemoEvent]:
     return chunk
 
 
-def usage(counts: TokenCounts) -> Json:
-    report: Json = {
+def usage(counts: TokenCounts) -> JsonObject:
+    report: JsonObject = {
         "prompt_tokens": counts.prompt,
         "completion_tokens": counts.completion,
         "total_tokens": counts.total,
@@ -102,7 +100,7 @@ def finish_reason(answer: PlannedAnswer) -> str:
     return "tool_calls" if answer.tool else "stop"
 
 
-def error(status: int, message: str) -> Json:
+def error(status: int, message: str) -> JsonObject:
     kind = "invalid_request_error" if status < 500 and status != 429 else "server_error"
     code = {401: "invalid_api_key", 404: "not_found", 429: "rate_limit_exceeded"}.get(status)
     return {"error": {"message": message, "type": "requests" if status == 429 else kind, "param": None, "code": code}}
@@ -112,7 +110,7 @@ def error_event(status: int, message: str) -> DemoEvent:
     return DemoEvent(error(status, message))
 
 
-def _envelope(answer: PlannedAnswer, kind: str, prefix: str = "chatcmpl") -> Json:
+def _envelope(answer: PlannedAnswer, kind: str, prefix: str = "chatcmpl") -> JsonObject:
     return {
         "id": f"{prefix}-{answer.number:024x}",
         "object": kind,
@@ -121,35 +119,35 @@ def _envelope(answer: PlannedAnswer, kind: str, prefix: str = "chatcmpl") -> Jso
     }
 
 
-def _choice(index: int, delta: Json, finish: str | None = None) -> Json:
+def _choice(index: int, delta: JsonObject, finish: str | None = None) -> JsonObject:
     return {"index": index, "delta": delta, "finish_reason": finish}
 
 
-def _opening(answer: PlannedAnswer, index: int) -> Json:
+def _opening(answer: PlannedAnswer, index: int) -> JsonObject:
     if not answer.tool:
         return {"role": "assistant", "content": ""}
     return {"role": "assistant", "content": None, "tool_calls": [{"index": 0, **_call(answer, index, "")}]}
 
 
-def _delta(answer: PlannedAnswer, token: str) -> Json:
+def _delta(answer: PlannedAnswer, token: str) -> JsonObject:
     if not answer.tool:
         return {"content": token}
     return {"tool_calls": [{"index": 0, "function": {"arguments": token}}]}
 
 
-def _call(answer: PlannedAnswer, index: int, arguments: str) -> Json:
+def _call(answer: PlannedAnswer, index: int, arguments: str) -> JsonObject:
     call_id = f"call_{answer.number:x}_{index}"
     return {"id": call_id, "type": "function", "function": {"name": answer.tool, "arguments": arguments}}
 
 
-def _message(answer: PlannedAnswer, index: int) -> Json:
+def _message(answer: PlannedAnswer, index: int) -> JsonObject:
     text = "".join(answer.tokens)
     if not answer.tool:
         return {"role": "assistant", "content": text}
     return {"role": "assistant", "content": None, "tool_calls": [_call(answer, index, text)]}
 
 
-def _legacy_choice(index: int, text: str, finish: str | None = None) -> Json:
+def _legacy_choice(index: int, text: str, finish: str | None = None) -> JsonObject:
     return {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
 
 

@@ -9,21 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Any
 
+from gateway.core.json_object import JsonObject
 from gateway.demo.other_apis import vector_of
 from gateway.demo.plan import DemoEvent, PlannedAnswer
-
-Json = dict[str, Any]
 
 GEMINI_PATH = re.compile(r"/v1beta/models/(?P<model>.+):(?P<action>[A-Za-z]+)")
 
 
-def plain(answer: PlannedAnswer) -> Json:
+def plain(answer: PlannedAnswer) -> JsonObject:
     return _response(answer, "".join(answer.tokens), len(answer.tokens), ended=True)
 
 
-def array(answer: PlannedAnswer) -> list[Json]:
+def array(answer: PlannedAnswer) -> list[JsonObject]:
     """A stream for a request that did not ask for events."""
     return [plain(answer)]
 
@@ -40,19 +38,19 @@ def stream(answer: PlannedAnswer) -> Iterator[DemoEvent]:
     yield DemoEvent(end, len(answer.tokens) - delivered, reports)
 
 
-def counted(answer: PlannedAnswer) -> Json:
+def counted(answer: PlannedAnswer) -> JsonObject:
     return {"totalTokens": answer.prompt_tokens}
 
 
-def embedding(answer: PlannedAnswer) -> Json:
+def embedding(answer: PlannedAnswer) -> JsonObject:
     return _reporting(answer, {"embedding": {"values": vector_of(answer)}})
 
 
-def embeddings(answer: PlannedAnswer) -> Json:
+def embeddings(answer: PlannedAnswer) -> JsonObject:
     return _reporting(answer, {"embeddings": [{"values": vector_of(answer)} for _ in answer.request.requests or []]})
 
 
-def error(status: int, message: str) -> Json:
+def error(status: int, message: str) -> JsonObject:
     known = {429: "RESOURCE_EXHAUSTED", 404: "NOT_FOUND", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}
     usual = "INVALID_ARGUMENT" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "INTERNAL"
     return {"error": {"code": status, "message": message, "status": known.get(status, usual)}}
@@ -62,11 +60,11 @@ def error_event(status: int, message: str) -> DemoEvent:
     return DemoEvent(error(status, message))
 
 
-def _response(answer: PlannedAnswer, text: str, delivered: int, ended: bool) -> Json:
-    candidate: Json = {"index": 0, "content": {"role": "model", "parts": [_part(answer, text)]}}
+def _response(answer: PlannedAnswer, text: str, delivered: int, ended: bool) -> JsonObject:
+    candidate: JsonObject = {"index": 0, "content": {"role": "model", "parts": [_part(answer, text)]}}
     if ended:
         candidate["finishReason"] = "MAX_TOKENS" if answer.capped else "STOP"
-    body: Json = {
+    body: JsonObject = {
         "candidates": [candidate],
         "modelVersion": answer.request.model,
         "responseId": f"demo-{answer.number:024x}",
@@ -76,11 +74,11 @@ def _response(answer: PlannedAnswer, text: str, delivered: int, ended: bool) -> 
     return body
 
 
-def _part(answer: PlannedAnswer, text: str) -> Json:
+def _part(answer: PlannedAnswer, text: str) -> JsonObject:
     return {"functionCall": {"name": answer.tool, "args": {"text": text}}} if answer.tool else {"text": text}
 
 
-def _usage(answer: PlannedAnswer, delivered: int | None) -> Json:
+def _usage(answer: PlannedAnswer, delivered: int | None) -> JsonObject:
     """The API reports thoughts next to the candidates, not as a part of them."""
     counts = answer.counts(delivered)
     report = {
@@ -95,6 +93,6 @@ def _usage(answer: PlannedAnswer, delivered: int | None) -> Json:
     return report
 
 
-def _reporting(answer: PlannedAnswer, body: Json) -> Json:
+def _reporting(answer: PlannedAnswer, body: JsonObject) -> JsonObject:
     reports = answer.script.usage != "never"
     return body | {"usageMetadata": {"promptTokenCount": answer.prompt_tokens}} if reports else body

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
+from gateway.core.json_object import JsonObject
 from gateway.demo.plan import DemoEvent, PlannedAnswer
-
-Json = dict[str, Any]
 
 ERROR_TYPES = {
     400: "invalid_request_error",
@@ -20,7 +18,7 @@ ERROR_TYPES = {
 }
 
 
-def plain(answer: PlannedAnswer) -> Json:
+def plain(answer: PlannedAnswer) -> JsonObject:
     message = _message(answer)
     message["content"] = [_block(answer, "".join(answer.tokens))]
     message["stop_reason"] = _stop_reason(answer)
@@ -29,7 +27,7 @@ def plain(answer: PlannedAnswer) -> Json:
     return message
 
 
-def counted(answer: PlannedAnswer) -> Json:
+def counted(answer: PlannedAnswer) -> JsonObject:
     return {"input_tokens": answer.prompt_tokens}
 
 
@@ -45,14 +43,14 @@ def stream(answer: PlannedAnswer) -> Iterator[DemoEvent]:
     for token in answer.tokens:
         yield _event("content_block_delta", {"index": 0, "delta": _delta(answer, token)}, tokens=1)
     yield _event("content_block_stop", {"index": 0})
-    end: Json = {"delta": {"stop_reason": _stop_reason(answer), "stop_sequence": None}}
+    end: JsonObject = {"delta": {"stop_reason": _stop_reason(answer), "stop_sequence": None}}
     if reports:
         end["usage"] = {"output_tokens": answer.counts().completion}
     yield _event("message_delta", end, reports=reports)
     yield _event("message_stop", {})
 
 
-def error(status: int, message: str) -> Json:
+def error(status: int, message: str) -> JsonObject:
     return {"type": "error", "error": {"type": ERROR_TYPES.get(status, "api_error"), "message": message}}
 
 
@@ -60,11 +58,11 @@ def error_event(status: int, message: str) -> DemoEvent:
     return DemoEvent(error(status, message), name="error")
 
 
-def _event(kind: str, fields: Json, tokens: int = 0, reports: bool = False) -> DemoEvent:
+def _event(kind: str, fields: JsonObject, tokens: int = 0, reports: bool = False) -> DemoEvent:
     return DemoEvent({"type": kind, **fields}, tokens, reports, kind)
 
 
-def _message(answer: PlannedAnswer) -> Json:
+def _message(answer: PlannedAnswer) -> JsonObject:
     return {
         "id": f"msg_{answer.number:024x}",
         "type": "message",
@@ -76,7 +74,7 @@ def _message(answer: PlannedAnswer) -> Json:
     }
 
 
-def _input_usage(answer: PlannedAnswer) -> Json:
+def _input_usage(answer: PlannedAnswer) -> JsonObject:
     """The API reports cached tokens next to the input, not as a part of it."""
     counts = answer.counts()
     return {
@@ -86,14 +84,14 @@ def _input_usage(answer: PlannedAnswer) -> Json:
     }
 
 
-def _block(answer: PlannedAnswer, text: str) -> Json:
+def _block(answer: PlannedAnswer, text: str) -> JsonObject:
     if not answer.tool:
         return {"type": "text", "text": text}
     given = {"text": text} if text else {}
     return {"type": "tool_use", "id": f"toolu_{answer.number:x}", "name": answer.tool, "input": given}
 
 
-def _delta(answer: PlannedAnswer, token: str) -> Json:
+def _delta(answer: PlannedAnswer, token: str) -> JsonObject:
     if answer.tool:
         return {"type": "input_json_delta", "partial_json": token}
     return {"type": "text_delta", "text": token}

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import base64
 import struct
-from typing import Any
 
+from gateway.core.json_object import JsonObject
 from gateway.demo.plan import PlannedAnswer
-
-Json = dict[str, Any]
 
 DIMENSIONS = 8
 MAX_DIMENSIONS = 4_096
@@ -21,7 +19,7 @@ PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 SPEECH = b"ID3\x04" + bytes(1_020)
 
 
-def embeddings(answer: PlannedAnswer) -> Json:
+def embeddings(answer: PlannedAnswer) -> JsonObject:
     """A vector for each input; as base64 of little-endian floats if the request asks for that."""
     vector = vector_of(answer)
     packed = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
@@ -34,12 +32,12 @@ def vector_of(answer: PlannedAnswer) -> list[float]:
     return [1.0 / (1 + place) for place in range(min(MAX_DIMENSIONS, answer.request.dimensions or DIMENSIONS))]
 
 
-def moderations(answer: PlannedAnswer) -> Json:
+def moderations(answer: PlannedAnswer) -> JsonObject:
     verdict = {"flagged": False, "categories": {"violence": False}, "category_scores": {"violence": 0.0}}
     return {"id": f"modr-{answer.number:024x}", "model": answer.request.model, "results": [verdict] * _inputs(answer)}
 
 
-def rerank(answer: PlannedAnswer) -> Json:
+def rerank(answer: PlannedAnswer) -> JsonObject:
     results = [
         {"index": index, "document": {"text": text}, "relevance_score": 1.0 / (1 + index)}
         for index, text in enumerate(answer.request.documents or [])
@@ -48,7 +46,7 @@ def rerank(answer: PlannedAnswer) -> Json:
     return _reporting(answer, body, _prompt_usage(answer))
 
 
-def rerank_v2(answer: PlannedAnswer) -> Json:
+def rerank_v2(answer: PlannedAnswer) -> JsonObject:
     """It returns no documents, and is billed by searches."""
     ranks = range(len(answer.request.documents or []))
     results = [{"index": index, "relevance_score": 1.0 / (1 + index)} for index in ranks]
@@ -57,7 +55,7 @@ def rerank_v2(answer: PlannedAnswer) -> Json:
     return {"id": f"rerank-{answer.number:024x}", "results": results, "meta": meta}
 
 
-def score(answer: PlannedAnswer) -> Json:
+def score(answer: PlannedAnswer) -> JsonObject:
     """A score for each pair; a single text is paired with each of several."""
     request = answer.request
     sides = (request.text_1, request.text_2, request.queries, request.documents)
@@ -72,7 +70,7 @@ def score(answer: PlannedAnswer) -> Json:
     return _reporting(answer, body, _prompt_usage(answer))
 
 
-def images(answer: PlannedAnswer) -> Json:
+def images(answer: PlannedAnswer) -> JsonObject:
     body = {"created": answer.created, "data": [{"b64_json": PIXEL}] * answer.choices}
     return _reporting(answer, body, _typed_usage(answer))
 
@@ -81,20 +79,20 @@ def speech(_turn: PlannedAnswer) -> bytes:
     return SPEECH
 
 
-def transcription(answer: PlannedAnswer) -> Json:
+def transcription(answer: PlannedAnswer) -> JsonObject:
     return _reporting(answer, {"text": "".join(answer.tokens)}, {"type": "tokens", **_typed_usage(answer)})
 
 
-def _reporting(answer: PlannedAnswer, body: Json, usage: Json) -> Json:
+def _reporting(answer: PlannedAnswer, body: JsonObject, usage: JsonObject) -> JsonObject:
     return body if answer.script.usage == "never" else body | {"usage": usage}
 
 
-def _prompt_usage(answer: PlannedAnswer) -> Json:
+def _prompt_usage(answer: PlannedAnswer) -> JsonObject:
     counts = answer.counts()
     return {"prompt_tokens": counts.prompt, "total_tokens": counts.total}
 
 
-def _typed_usage(answer: PlannedAnswer) -> Json:
+def _typed_usage(answer: PlannedAnswer) -> JsonObject:
     counts = answer.counts()
     return {"input_tokens": counts.prompt, "output_tokens": counts.completion, "total_tokens": counts.total}
 

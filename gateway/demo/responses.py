@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
 
+from gateway.core.json_object import JsonObject
 from gateway.demo.plan import DemoEvent, PlannedAnswer
 
-Json = dict[str, Any]
 
-
-def plain(answer: PlannedAnswer) -> Json:
+def plain(answer: PlannedAnswer) -> JsonObject:
     return _response(answer, ended=True)
 
 
-def counted(answer: PlannedAnswer) -> Json:
+def counted(answer: PlannedAnswer) -> JsonObject:
     return {"object": "response.input_tokens", "input_tokens": answer.prompt_tokens}
 
 
-def compact(answer: PlannedAnswer) -> Json:
+def compact(answer: PlannedAnswer) -> JsonObject:
     """A short form of the input, which a client sends back in place of it."""
     summary = {"id": f"cmp_{answer.number:024x}", "type": "compaction", "encrypted_content": "".join(answer.tokens)}
     body = {"id": response_id(answer), "object": "response.compaction", "created_at": answer.created}
@@ -41,7 +39,7 @@ def response_id(answer: PlannedAnswer) -> str:
     return f"resp_{answer.number:024x}"
 
 
-def _steps(answer: PlannedAnswer) -> Iterator[tuple[str, Json, int]]:
+def _steps(answer: PlannedAnswer) -> Iterator[tuple[str, JsonObject, int]]:
     yield "response.created", {"response": _response(answer, ended=False)}, 0
     yield "response.in_progress", {"response": _response(answer, ended=False)}, 0
     yield "response.output_item.added", {"output_index": 0, "item": _item(answer, ended=False)}, 0
@@ -51,7 +49,7 @@ def _steps(answer: PlannedAnswer) -> Iterator[tuple[str, Json, int]]:
     yield end, {"response": _response(answer, ended=True)}, 0
 
 
-def _text(answer: PlannedAnswer) -> Iterator[tuple[str, Json, int]]:
+def _text(answer: PlannedAnswer) -> Iterator[tuple[str, JsonObject, int]]:
     text = "".join(answer.tokens)
     where = {"item_id": _item_id(answer), "output_index": 0, "content_index": 0}
     yield "response.content_part.added", {**where, "part": _part("")}, 0
@@ -61,7 +59,7 @@ def _text(answer: PlannedAnswer) -> Iterator[tuple[str, Json, int]]:
     yield "response.content_part.done", {**where, "part": _part(text)}, 0
 
 
-def _arguments(answer: PlannedAnswer) -> Iterator[tuple[str, Json, int]]:
+def _arguments(answer: PlannedAnswer) -> Iterator[tuple[str, JsonObject, int]]:
     where = {"item_id": _item_id(answer), "output_index": 0}
     for token in answer.tokens:
         yield "response.function_call_arguments.delta", {**where, "delta": token}, 1
@@ -69,7 +67,7 @@ def _arguments(answer: PlannedAnswer) -> Iterator[tuple[str, Json, int]]:
     yield "response.function_call_arguments.done", done, 0
 
 
-def _response(answer: PlannedAnswer, ended: bool) -> Json:
+def _response(answer: PlannedAnswer, ended: bool) -> JsonObject:
     incomplete = ended and answer.capped
     status = "incomplete" if incomplete else "completed" if ended else "in_progress"
     reports = ended and answer.script.usage != "never"
@@ -90,7 +88,7 @@ def _response(answer: PlannedAnswer, ended: bool) -> Json:
     }
 
 
-def _usage(answer: PlannedAnswer) -> Json:
+def _usage(answer: PlannedAnswer) -> JsonObject:
     counts = answer.counts()
     return {
         "input_tokens": counts.prompt,
@@ -101,9 +99,9 @@ def _usage(answer: PlannedAnswer) -> Json:
     }
 
 
-def _item(answer: PlannedAnswer, ended: bool) -> Json:
+def _item(answer: PlannedAnswer, ended: bool) -> JsonObject:
     text = "".join(answer.tokens) if ended else ""
-    item: Json = {"id": _item_id(answer), "status": "completed" if ended else "in_progress"}
+    item: JsonObject = {"id": _item_id(answer), "status": "completed" if ended else "in_progress"}
     if answer.tool:
         return item | {
             "type": "function_call",
@@ -114,7 +112,7 @@ def _item(answer: PlannedAnswer, ended: bool) -> Json:
     return item | {"type": "message", "role": "assistant", "content": [_part(text)] if ended else []}
 
 
-def _part(text: str) -> Json:
+def _part(text: str) -> JsonObject:
     return {"type": "output_text", "text": text, "annotations": []}
 
 

@@ -17,7 +17,6 @@ MAX = 1_000_000
 
 Count = Annotated[int, Meta(ge=0, le=MAX)]
 Milliseconds = Annotated[float, Meta(ge=0)]
-Share = Annotated[float, Meta(ge=0, le=1)]
 
 UsagePolicy = Literal["asked", "always", "never", "every", "last", "null", "early"]
 Halt = Literal["", "hang", "close", "reset"]
@@ -86,7 +85,7 @@ class DemoScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Afterwards, Meta(description="Keep the connection after an answer, close it, or close it without saying so.")
     ] = "keep"
 
-    mishap_share: Annotated[Share, Meta(description="Share of the requests that get a mishap.")] = 0
+    mishap_share: Annotated[float, Meta(ge=0, le=1, description="Share of the requests that get a mishap.")] = 0
     mishaps: Annotated[
         tuple[dict[str, Any], ...], Meta(description="Changes of the script, one of which is a mishap, as JSON.")
     ] = ()

@@ -11,26 +11,26 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.core.json_object import JsonObject
 from gateway.demo import chat, responses
 from gateway.demo.plan import PlannedAnswer
 
 KEPT_MAX = 10_000
 """How many responses are kept, and how many conversations; the oldest are dropped first."""
 
-Json = dict[str, Any]
 _PATH = re.compile(r"/v1/(responses|conversations)/([^/]+)(?:/(items|input_items|cancel)(?:/([^/]+))?)?")
 
 
 class KeptAnswer(NamedTuple):
     status: int
-    payload: Json
+    payload: JsonObject
 
 
 class DemoObjects:
     def __init__(self) -> None:
         self._responses: dict[str, PlannedAnswer] = {}
-        self._conversations: dict[str, Json] = {}
-        self._items: dict[str, list[Json]] = {}
+        self._conversations: dict[str, JsonObject] = {}
+        self._items: dict[str, list[JsonObject]] = {}
         self._made = 0
 
     def keep(self, answer: PlannedAnswer) -> None:
@@ -77,7 +77,7 @@ class DemoObjects:
                 return KeptAnswer(200, {"id": name, "object": "response", "deleted": True})
         return None
 
-    def _begin(self, given: Json, created: int) -> Json:
+    def _begin(self, given: JsonObject, created: int) -> JsonObject:
         self._made += 1
         name = f"conv_{self._made:024x}"
         made = {"id": name, "object": "conversation", "created_at": created, "metadata": given.get("metadata") or {}}
@@ -98,7 +98,7 @@ class DemoObjects:
                 return KeptAnswer(200, {"id": name, "object": "conversation.deleted", "deleted": True})
         return None
 
-    def _conversation(self, method: str, name: str, item: str | None, given: Json) -> KeptAnswer | None:
+    def _conversation(self, method: str, name: str, item: str | None, given: JsonObject) -> KeptAnswer | None:
         items = self._items[name]
         if item is not None:
             found = [each for each in items if each.get("id") == item]
@@ -119,12 +119,12 @@ def _bounded(kept: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _items_of(given: Json) -> list[Json]:
+def _items_of(given: JsonObject) -> list[JsonObject]:
     items = given.get("items")
     return [each for each in items if isinstance(each, dict)] if isinstance(items, list) else []
 
 
-def _list(items: list[Json]) -> Json:
+def _list(items: list[JsonObject]) -> JsonObject:
     ids = [item.get("id") for item in items]
     return {
         "object": "list",
@@ -135,7 +135,7 @@ def _list(items: list[Json]) -> Json:
     }
 
 
-def _object(body: bytes) -> Json:
+def _object(body: bytes) -> JsonObject:
     try:
         return msgspec.json.decode(body, type=dict[str, Any]) if body else {}
     except (msgspec.MsgspecError, UnicodeDecodeError):

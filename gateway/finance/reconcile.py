@@ -39,6 +39,9 @@ class ModelGroup(NamedTuple):
     def title(self) -> str:
         return ", ".join(sorted(self.models))
 
+    def shares_with(self, other: ModelGroup) -> bool:
+        return bool(self.models & other.models or self.route_models & other.route_models)
+
 
 class FigureDifference(NamedTuple):
     """`percent` is of the provider's figure; None if that is 0."""
@@ -183,7 +186,7 @@ def model_groups(settings: Settings, upstream: str) -> list[ModelGroup]:
         for route in model.routes:
             if route.upstream == upstream:
                 joined = ModelGroup(frozenset([name]), frozenset([route.model or name]))
-                for group in [each for each in groups if each[0] & joined[0] or each[1] & joined[1]]:
+                for group in [each for each in groups if each.shares_with(joined)]:
                     groups.remove(group)
                     joined = ModelGroup(joined.models | group.models, joined.route_models | group.route_models)
                 groups.append(joined)

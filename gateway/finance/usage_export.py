@@ -10,11 +10,7 @@ Eight formats, recognised by their content:
 A JSON file holds one page of the API or several, in a list or one after the other, in any order; a single bucket is
 accepted, too. Buckets of minutes and hours are added up. Days are the provider's: both count them in UTC.
 
-OpenAI's `input_tokens` include the cached and the written ones, as the ledger's do; Anthropic's do not, and are added.
-Anthropic's API gives money in cents, its Console in dollars, rounded to cents in each row.
-
-Sources: OpenAI's API reference (Usage, Costs), Anthropic's Admin API reference (Usage Report, Cost Report), headers of
-downloaded files.
+export_formats.py says what each format has.
 """
 
 from __future__ import annotations
@@ -22,27 +18,24 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from datetime import date, timedelta
+from decimal import Decimal
 from io import StringIO
-from typing import Any, NamedTuple
+from typing import Any
 
-Figures = Mapping[str, Decimal]
-"""By the names of the ledger's report: requests, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens,
-usd. Counts that a format does not have are left out."""
-
-_CENT = Decimal("0.01")
-_MOST_DIGITS = 18
-_YEARS = range(2020, 2200)
-"""In which these APIs bill: of a day elsewhere, all days between it and the others would be compared."""
+from gateway.finance.export_formats import (
+    API_FORMATS,
+    CSV_FORMATS,
+    ExportBroken,
+    ExportFields,
+    ExportLine,
+    Figures,
+    day_of,
+)
 
 _BLANK = re.compile(r"\s*")
-
-
-class ExportBroken(Exception):
-    """The file is not a usage export. The text names the line or the element, and what is wrong with it."""
 
 
 @dataclass
@@ -77,7 +70,7 @@ class UsageExport:
         """The names of the counts that the file has."""
         return frozenset(name for cell in self.cells.values() for name in cell.figures)
 
-    def add(self, day: date, line: _ExportLine, rounding: Decimal) -> None:
+    def add(self, day: date, line: ExportLine, rounding: Decimal) -> None:
         self.days.add(day)
         self.cells.setdefault((day, line.model), ExportCell()).add(line.figures, rounding)
 
@@ -86,170 +79,6 @@ class UsageExport:
         """Every day from the first to the last."""
         first, last = min(self.days), max(self.days)
         return [first + timedelta(days=index) for index in range((last - first).days + 1)]
-
-
-class _ExportLine(NamedTuple):
-    model: str
-    figures: Figures
-
-
-class _ExportFields:
-    """A result of an API, or a row of a CSV. Reading raises ExportBroken with its place."""
-
-    def __init__(self, place: str, values: Mapping[str, Any]) -> None:
-        self.place = place
-        self._values = values
-
-    def __contains__(self, name: str) -> bool:
-        return self._values.get(name) not in (None, "")
-
-    def text(self, name: str) -> str:
-        value = self._values.get(name)
-        if value is not None and not isinstance(value, str):
-            raise self.wrong(name, "must be text")
-        return (value or "").strip()
-
-    def number(self, name: str) -> Decimal:
-        """0 if it is left out."""
-        value = self._values.get(name)
-        if value is None or value == "":
-            return Decimal(0)
-        if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
-            raise self.wrong(name, "must be a number")
-        try:
-            number = Decimal(value)
-        except InvalidOperation:
-            raise self.wrong(name, "must be a number") from None
-        if not number.is_finite() or number.adjusted() > _MOST_DIGITS:
-            raise self.wrong(name, "must be a number")
-        return number
-
-    def count(self, *names: str) -> Decimal:
-        """The sum of these counts."""
-        for name in names:
-            number = self.number(name)
-            if number < 0 or number % 1:
-                raise self.wrong(name, "must be a whole number from 0")
-        return sum((self.number(name) for name in names), Decimal(0))
-
-    def inner(self, name: str) -> _ExportFields:
-        value = self._values.get(name)
-        if value is not None and not isinstance(value, dict):
-            raise self.wrong(name, "must be an object")
-        return _ExportFields(f"{self.place}.{name}", value or {})
-
-    def dollars(self, amount: str, currency: str) -> Decimal:
-        if self.text(currency).lower() not in ("", "usd"):
-            raise self.wrong(currency, "must be USD; no other currency can be compared")
-        return self.number(amount)
-
-    def wrong(self, name: str, what: str) -> ExportBroken:
-        return ExportBroken(f"{self.place}: {name} {what}")
-
-
-class _Format(NamedTuple):
-    """`marks` are the fields by which a result or a header is known, `starts` the field with a row's or bucket's
-    beginning, `read` takes one result or row; None for one without usage."""
-
-    title: str
-    marks: frozenset[str]
-    starts: str
-    read: Callable[[_ExportFields], _ExportLine | None]
-    rounding: Decimal = Decimal(0)
-
-
-def _openai_usage(fields: _ExportFields) -> _ExportLine | None:
-    if "num_model_requests" not in fields:
-        return None
-    figures = {"requests": fields.count("num_model_requests")}
-    # Images, speech and transcription count other units than tokens.
-    for name, theirs in (
-        ("input_tokens", "input_tokens"),
-        ("cached_input_tokens", "input_cached_tokens"),
-        ("cache_write_tokens", "input_cache_write_tokens"),
-        ("output_tokens", "output_tokens"),
-    ):
-        if theirs in fields:
-            figures[name] = fields.count(theirs)
-    return _ExportLine(fields.text("model"), figures)
-
-
-def _openai_costs(fields: _ExportFields) -> _ExportLine | None:
-    amount = fields.inner("amount")
-    return _ExportLine(_model_of_line_item(fields.text("line_item")), {"usd": amount.dollars("value", "currency")})
-
-
-def _openai_costs_csv(fields: _ExportFields) -> _ExportLine | None:
-    if "amount_value" not in fields:
-        return None
-    usd = fields.dollars("amount_value", "amount_currency")
-    return _ExportLine(_model_of_line_item(fields.text("line_item")), {"usd": usd})
-
-
-def _model_of_line_item(line_item: str) -> str:
-    """`gpt-5.4-mini-2026-03-17, cached input` names its model; `web search tool calls` names none."""
-    model, comma, _ = line_item.rpartition(", ")
-    return model if comma else ""
-
-
-def _anthropic_usage(fields: _ExportFields) -> _ExportLine | None:
-    writes = fields.inner("cache_creation").count("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
-    cached = fields.count("cache_read_input_tokens")
-    return _anthropic_line(fields, fields.text("model"), "uncached_input_tokens", cached, writes, "output_tokens")
-
-
-def _anthropic_usage_csv(fields: _ExportFields) -> _ExportLine | None:
-    writes = fields.count("usage_input_tokens_cache_write_5m", "usage_input_tokens_cache_write_1h")
-    cached = fields.count("usage_input_tokens_cache_read")
-    model = fields.text("model_version")
-    return _anthropic_line(fields, model, "usage_input_tokens_no_cache", cached, writes, "usage_output_tokens")
-
-
-def _anthropic_line(
-    fields: _ExportFields, model: str, uncached: str, cached: Decimal, writes: Decimal, output: str
-) -> _ExportLine:
-    return _ExportLine(
-        model,
-        {
-            "input_tokens": fields.count(uncached) + cached + writes,
-            "cached_input_tokens": cached,
-            "cache_write_tokens": writes,
-            "output_tokens": fields.count(output),
-        },
-    )
-
-
-def _anthropic_costs(fields: _ExportFields) -> _ExportLine | None:
-    return _ExportLine(fields.text("model"), {"usd": fields.dollars("amount", "currency") * _CENT})
-
-
-def _anthropic_costs_csv(fields: _ExportFields) -> _ExportLine | None:
-    return _ExportLine(fields.text("model"), {"usd": fields.number("cost_usd")})
-
-
-_APIS = (
-    _Format("OpenAI usage API", frozenset({"num_model_requests"}), "start_time", _openai_usage),
-    _Format("OpenAI costs API", frozenset({"amount"}), "start_time", _openai_costs),
-    _Format("Anthropic usage API", frozenset({"uncached_input_tokens"}), "starting_at", _anthropic_usage),
-    _Format("Anthropic cost API", frozenset({"amount", "currency"}), "starting_at", _anthropic_costs),
-)
-_CSVS = (
-    _Format("OpenAI cost CSV", frozenset({"start_time", "amount_value"}), "start_time", _openai_costs_csv),
-    _Format("OpenAI usage CSV", frozenset({"start_time", "num_model_requests"}), "start_time", _openai_usage),
-    _Format(
-        "Anthropic Console usage CSV",
-        frozenset({"usage_date_utc", "usage_input_tokens_no_cache"}),
-        "usage_date_utc",
-        _anthropic_usage_csv,
-    ),
-    _Format(
-        "Anthropic Console cost CSV",
-        frozenset({"usage_date_utc", "cost_usd"}),
-        "usage_date_utc",
-        _anthropic_costs_csv,
-        rounding=_CENT / 2,
-    ),
-)
 
 
 def read_export(text: str) -> UsageExport:
@@ -281,8 +110,9 @@ def _read_json(text: str) -> UsageExport:
 def _pages(text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each page and, if there are several, its place."""
     documents = _documents(text)
-    is_single = len(documents) == 1 and not isinstance(documents[0], list)
-    for number, document in enumerate(documents[0] if len(documents) == 1 and not is_single else documents):
+    is_list = len(documents) == 1 and isinstance(documents[0], list)
+    is_single = len(documents) == 1 and not is_list
+    for number, document in enumerate(documents[0] if is_list else documents):
         place = "" if is_single else f"[{number}]."
         page = {"data": [document]} if isinstance(document, dict) and "results" in document else document
         if isinstance(page, dict) and "error" in page:
@@ -318,12 +148,12 @@ def _add_bucket(export: UsageExport, place: str, bucket: Any) -> None:
     if not isinstance(results, list):
         raise ExportBroken(f"{place} must be a bucket with `results`")
     starts = "start_time" if "start_time" in bucket else "starting_at"
-    day = _day(_ExportFields(place, bucket), starts)
+    day = day_of(ExportFields(place, bucket), starts)
     export.days.add(day)
     for index, result in enumerate(results):
         names = frozenset(result) if isinstance(result, dict) else frozenset()
-        fields = _ExportFields(f"{place}.results[{index}]", result if names else {})
-        api = next((api for api in _APIS if api.starts == starts and api.marks <= names), None)
+        fields = ExportFields(f"{place}.results[{index}]", result if names else {})
+        api = next((api for api in API_FORMATS if api.starts == starts and api.marks <= names), None)
         if api is None:
             raise ExportBroken(f"{fields.place} is neither usage nor cost, as OpenAI's or Anthropic's APIs give them")
         if export.title and export.title != api.title:
@@ -343,7 +173,7 @@ def _read_csv(text: str) -> UsageExport:
     except csv.Error as error:
         raise ExportBroken(f"line 1: it is not CSV: {error}") from None
     columns = frozenset(names)
-    kind = next((kind for kind in _CSVS if kind.marks <= columns), None)
+    kind = next((kind for kind in CSV_FORMATS if kind.marks <= columns), None)
     if kind is None:
         raise ExportBroken(
             "line 1: it is neither JSON nor a CSV with the columns of OpenAI's usage and cost exports or of Anthropic's"
@@ -353,8 +183,8 @@ def _read_csv(text: str) -> UsageExport:
         raise ExportBroken(f"line 1: the column {twice} is there twice")
     export = UsageExport(kind.title)
     for place, row in _csv_rows(rows):
-        fields = _ExportFields(place, row)
-        day = _day(fields, kind.starts)
+        fields = ExportFields(place, row)
+        day = day_of(fields, kind.starts)
         export.days.add(day)
         line = kind.read(fields)
         if line is not None:
@@ -371,30 +201,6 @@ def _csv_rows(rows: csv.DictReader[str]) -> Iterator[tuple[str, Mapping[str, Any
             yield place, {name.strip(): value for name, value in row.items()}
     except csv.Error as error:
         raise ExportBroken(f"line {rows.line_num}: it is not CSV: {error}") from None
-
-
-def _day(fields: _ExportFields, name: str) -> date:
-    """Seconds since 1970, or a day or time of RFC 3339; in UTC."""
-    if name not in fields:
-        raise fields.wrong(name, "is missing")
-    try:
-        day = _day_of_seconds(fields.number(name)) if name == "start_time" else _day_of_text(fields.text(name))
-    except (ValueError, OverflowError, OSError):
-        day = None
-    if day is None or day.year not in _YEARS:
-        raise fields.wrong(name, "must be a time, as the provider writes it")
-    return day
-
-
-def _day_of_seconds(seconds: Decimal) -> date:
-    return datetime.fromtimestamp(int(seconds), UTC).date()
-
-
-def _day_of_text(text: str) -> date:
-    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
-        return date.fromisoformat(text)
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).date()
 
 
 def _no_number(text: str) -> Decimal:

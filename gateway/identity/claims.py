@@ -34,15 +34,18 @@ def _user(claims: Mapping[str, Any], name: str) -> str:
     if not isinstance(user, str) or not user:
         raise KeyUnknown(
             f"The token does not say whose it is: its claim {name!r} is missing or is not text. Ask your platform team"
-            " to have the identity provider add it, or to set `jwt.user` to another claim."
+            " to have the identity provider add it, or to set `jwt.user` to another claim.",
+            why="token_user",
         )
     if len(user) > USER_CHARACTERS:
-        raise KeyUnknown(f"The token's claim {name!r} has more than {USER_CHARACTERS} characters.")
+        message = f"The token's claim {name!r} has more than {USER_CHARACTERS} characters."
+        raise KeyUnknown(message, why="token_user")
     # Some providers write it as text.
     if name == "email" and claims.get("email_verified") in (False, "false"):
         raise KeyUnknown(
             "The identity provider has not verified the email address of this token. Verify it there, and get a new"
-            " token."
+            " token.",
+            why="token_user",
         )
     return user
 
@@ -60,7 +63,8 @@ def _team(claims: Mapping[str, Any], issuer: TokenIssuer) -> str:
     if not issuer.default_team:
         raise KeyUnknown(
             f"The token is valid, but belongs to no team here: none of its groups (claim {issuer.claims.groups!r}) is"
-            " known. Ask your platform team to add one of them to `jwt.teams`."
+            " known. Ask your platform team to add one of them to `jwt.teams`.",
+            why="token_team",
         )
     return issuer.default_team
 
@@ -73,7 +77,8 @@ def _models(claims: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
     if models is None or len(models) > PATTERNS_MAX or any(len(model) > PATTERN_CHARACTERS for model in models):
         raise KeyUnknown(
             f"The token's claim {name!r} must be a list of models, or text with a space between them: at most"
-            f" {PATTERNS_MAX}."
+            f" {PATTERNS_MAX}.",
+            why="token_models",
         )
     return tuple(sorted(set(models)))
 

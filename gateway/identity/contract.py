@@ -6,6 +6,9 @@
    changes since its position gets a reset, and never too little.
 3. A `subscribe`d function is usually called soon after a change. No caller may rely on it.
 4. Times are the store's own.
+5. Every method raises StoreUnavailable if the store does not answer in time.
+
+Each caller names the part that it needs; both backends implement `KeyStore`, which is all of it.
 
 A key is known by its id, the beginning of its SHA-256; the key itself is not kept anywhere.
 """
@@ -116,25 +119,61 @@ class KeyChanges(NamedTuple):
     ids: list[str] | None
 
 
-class KeyStore(Protocol):
-    """Every method raises StoreUnavailable if the store does not answer in time."""
+class StoredKeys(Protocol):
+    """Reads keys, and the time."""
 
     async def get(self, ids: Sequence[str]) -> list[StoredKey | None]:
         """The keys with these ids, by one call; None for an unknown id."""
+        ...
+
+    async def counted_as(self, key_id: str) -> list[StoredKey]:
+        """The keys whose limits are counted under this id, in the order of creation: the key itself and those that
+        took its place."""
         ...
 
     async def page(self, team: str, cursor: str, limit: int) -> KeyPage:
         """Keys of a team, or of all where it is empty, in the order of creation."""
         ...
 
-    async def write(self, keys: Sequence[StoredKey], entry: AuditEntry) -> AuditEntry | None:
-        """Write each key over its last revision (1 if it is new), or nothing and return None if one has another
-        revision. Without keys it only adds to the audit. Returns the entry with its id and time."""
+    async def time_ms(self) -> int: ...
+
+
+class FollowedKeys(StoredKeys, Protocol):
+    """What a directory needs: keys, what changes of them, and where it notes their use."""
+
+    async def changes(self, position: str) -> KeyChanges:
+        """The changes since a position. An empty position is the beginning of a process, for which changes are
+        unknown."""
+        ...
+
+    def subscribe(self, notify: Callable[[], None]) -> None:
+        """Call this function after changes, until `close`."""
+        ...
+
+    async def touch(self, used: Mapping[str, int]) -> None:
+        """Note when keys were last used, by their ids."""
         ...
 
     async def forget_revoked(self, before_ms: int, limit: int) -> int:
         """Remove at most this many keys that were revoked before this time. Returns their number."""
         ...
+
+
+class AdministeredKeys(StoredKeys, Protocol):
+    """What operators need: keys, their changes with the audit, and their use."""
+
+    async def write(self, keys: Sequence[StoredKey], entry: AuditEntry) -> AuditEntry | None:
+        """Write each key over its last revision (1 if it is new), or nothing and return None if one has another
+        revision. Without keys it only adds to the audit. Returns the entry with its id and time."""
+        ...
+
+    async def last_used(self, ids: Sequence[str]) -> list[int | None]: ...
+
+    async def audit(self, cursor: str, limit: int) -> AuditPage: ...
+
+
+class GrantStore(StoredKeys, Protocol):
+    """Grants as operators see them, beside the keys that some of them are for."""
 
     async def grants(self) -> list[StoredGrant]:
         """Every grant that was written and not removed, including those that have ended."""
@@ -151,18 +190,9 @@ class KeyStore(Protocol):
         """Remove it and write the audit entry; None if it does not exist."""
         ...
 
-    async def changes(self, position: str) -> KeyChanges:
-        """The changes since a position. An empty position is the beginning of a process, for which changes are
-        unknown."""
-        ...
 
-    async def touch(self, used: Mapping[str, int]) -> None:
-        """Note when keys were last used, by their ids."""
-        ...
-
-    async def last_used(self, ids: Sequence[str]) -> list[int | None]: ...
-
-    async def audit(self, cursor: str, limit: int) -> AuditPage: ...
+class SessionStore(Protocol):
+    """Browser sessions, by name."""
 
     async def keep_session(self, name: str, holder: str, life_ms: int) -> None:
         """Keep the holder of the browser session of this name, for this long."""
@@ -174,11 +204,9 @@ class KeyStore(Protocol):
 
     async def end_session(self, name: str) -> None: ...
 
-    async def time_ms(self) -> int: ...
 
-    def subscribe(self, notify: Callable[[], None]) -> None:
-        """Call this function after changes, until `close`."""
-        ...
+class KeyStore(FollowedKeys, AdministeredKeys, GrantStore, SessionStore, Protocol):
+    """All of it, as each backend has it."""
 
     async def close(self) -> None: ...
 
@@ -206,6 +234,11 @@ class CallerDirectory(Protocol):
 
     async def find(self, digest: str) -> Caller | None:
         """The caller with this SHA-256, from the store if it is not known; None if there is none. Raises
+        StoreUnavailable."""
+        ...
+
+    async def counted_as(self, key_id: str) -> list[Caller]:
+        """The stored keys whose limits are counted under this id and that are not revoked, the newest first. Raises
         StoreUnavailable."""
         ...
 

@@ -25,7 +25,7 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Scope
 from gateway.core.networks import read_network
 from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms
-from gateway.identity.contract import KEY_ID_DIGITS, REVOKED_DAYS, KeyStore, StoredKey
+from gateway.identity.contract import KEY_ID_DIGITS, REVOKED_DAYS, FollowedKeys, StoredKey, StoredKeys
 from gateway.runtime.release import release_in_parts
 from gateway.runtime.tasks import BackgroundTasks
 
@@ -46,8 +46,9 @@ needed."""
 LOOKUPS_MAX = 256
 """Concurrent look-ups. A client that sends unknown hashes must not fill the memory with them."""
 
-
 LISTED_MAX = 10_000
+"""Keys of the store in one report."""
+
 _PAGE = 100
 
 
@@ -63,7 +64,7 @@ class KeyDirectory:
     """Implements `contract.CallerDirectory`. `callers` are those of the snapshot in force."""
 
     def __init__(
-        self, store: KeyStore, snapshot: ConfigSnapshot, now_ms: Callable[[], int], tasks: BackgroundTasks
+        self, store: FollowedKeys, snapshot: ConfigSnapshot, now_ms: Callable[[], int], tasks: BackgroundTasks
     ) -> None:
         self.callers: dict[str, Caller] = {}
         self.used: set[str] = set()
@@ -109,6 +110,11 @@ class KeyDirectory:
         if caller is not None and self._keys.get(key_id) is key:
             self.callers[digest] = caller
         return caller
+
+    async def counted_as(self, key_id: str) -> list[Caller]:
+        keys = await self._store.counted_as(key_id)
+        callers = [caller_of(key, self._snapshot) for key in reversed(keys) if key.revoked_ms is None]
+        return [caller for caller in callers if caller is not None]
 
     async def with_stored_keys(self, team: str) -> ConfigSnapshot:
         return await with_stored_keys(self._snapshot, self._store, team)
@@ -230,7 +236,12 @@ def caller_of(key: StoredKey, snapshot: ConfigSnapshot) -> Caller | None:
     )
 
 
-async def with_stored_keys(snapshot: ConfigSnapshot, store: KeyStore, team: str) -> ConfigSnapshot:
+def configured_key(snapshot: ConfigSnapshot, key_id: str) -> Caller | None:
+    """The key of the configuration with this id."""
+    return next((caller for caller in snapshot.callers.values() if caller.key_id == key_id), None)
+
+
+async def with_stored_keys(snapshot: ConfigSnapshot, store: StoredKeys, team: str) -> ConfigSnapshot:
     """For reports: the configuration with the first LISTED_MAX keys of a team, or of all, that are not revoked and have
     their own limits. Raises StoreUnavailable."""
     found: dict[str, Caller] = {}

@@ -19,24 +19,23 @@ import msgspec
 from gateway.core.calendar import DAY_MS
 from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
 from gateway.core.grants import total, with_grant
+from gateway.core.issuers import JWT_IDS
+from gateway.core.json_object import JsonObject
 from gateway.core.limit_status import in_unit
 from gateway.core.limits import MICRO, Limit, Meter, Scope
 from gateway.core.parameters import refuse_unknown
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.time_format import rfc3339
-from gateway.identity.contract import AuditEntry, KeyStore, NoteChange, RaisedLimits, StoredGrant
-from gateway.identity.directory import caller_of
-from gateway.identity.key_objects import JsonObject
+from gateway.identity.contract import AuditEntry, GrantStore, NoteChange, RaisedLimits, StoredGrant
+from gateway.identity.directory import caller_of, configured_key
 from gateway.identity.requests import AdministrationRequest, nothing_at, of_method, written_in
+from gateway.identity.written_keys import check_team
 from gateway.settings.diagnostics import nearest
 from gateway.settings.grants import GrantSettings
 from gateway.settings.value_readers import MAX_WHOLE, moment_in
 
 GRANT_DAYS_MAX = 366
 """The longest grant: a grant to a quota per day is written to the counter of each day."""
-
-TOKENS = "jwt-"
-"""The beginning of the ids that tokens of an identity provider share."""
 
 GRANTS_MAX = 1_000
 GRANTS_OF_A_LIMIT_MAX = 16
@@ -51,7 +50,7 @@ class GrantAdministration:
 
     def __init__(
         self,
-        keys: KeyStore,
+        keys: GrantStore,
         limits: RaisedLimits,
         snapshot: Callable[[], ConfigSnapshot],
         zone: ZoneInfo,
@@ -85,7 +84,8 @@ class GrantAdministration:
         """The grants that have not ended, in the order of their creation."""
         refuse_unknown(request.query, ("team",))
         team, now_ms = request.query.get("team", ""), await self._keys.time_ms()
-        self._check_team(team)
+        if team:
+            check_team(self._snapshot(), team)
         grants = [grant for grant in await self._lasting(now_ms) if team in ("", grant.limit.team)]
         return {"data": [grant_object(grant) for grant in grants], "next": None}
 
@@ -163,7 +163,9 @@ class GrantAdministration:
         raise FieldInvalid(f"'limit' must be a limit of {_whose(written)}; {hint}", param="limit")
 
     async def _limits_of(self, written: GrantSettings) -> Sequence[Limit]:
-        team = self._check_team(written.team or "")
+        team = written.team or ""
+        if team:
+            check_team(self._snapshot(), team)
         named = [name for name in ("key", "user", "model") if getattr(written, name) is not None]
         if len(named) > 1 or (team and written.model is not None):
             named = [*(["team"] if team else []), *named]
@@ -190,7 +192,7 @@ class GrantAdministration:
         return model.limits
 
     async def _limits_of_key(self, key_id: str, team: str) -> Sequence[Limit]:
-        if key_id.startswith(TOKENS) and team:
+        if key_id.startswith(JWT_IDS) and team:
             # Which tokens there are is known by those who verify them alone: their limits are those of any key.
             key_limits = self._snapshot().teams[team].key_limits
             return [msgspec.structs.replace(limit, subject=key_id, team=team) for limit in key_limits]
@@ -202,9 +204,8 @@ class GrantAdministration:
 
     async def _caller(self, key_id: str) -> Caller | None:
         snapshot = self._snapshot()
-        for caller in snapshot.callers.values():
-            if caller.key_id == key_id:
-                return caller
+        if (configured := configured_key(snapshot, key_id)) is not None:
+            return configured
         [key] = await self._keys.get([key_id])
         return None if key is None or key.revoked_ms is not None else caller_of(key, snapshot)
 
@@ -232,14 +233,6 @@ class GrantAdministration:
                 param="until",
             )
         return until_ms
-
-    def _check_team(self, team: str) -> str:
-        """Raises FieldInvalid."""
-        teams = self._snapshot().teams
-        if team and team not in teams:
-            hint = nearest(team, sorted(teams)) if teams else "the configuration has none"
-            raise FieldInvalid(f"'team' must be a team of the configuration; {hint}", param="team")
-        return team
 
 
 def grant_object(grant: StoredGrant) -> JsonObject:

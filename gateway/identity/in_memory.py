@@ -29,6 +29,8 @@ class InMemoryKeyStore:
         self._keys: dict[str, StoredKey] = {}
         self._order: list[tuple[str, str]] = []
         """Place and team, sorted."""
+        self._chains: dict[str, list[str]] = {}
+        """The ids of the keys whose limits are counted under an id."""
         self._used: dict[str, int] = {}
         self._grants: dict[str, StoredGrant] = {}
         self._audit: deque[AuditEntry] = deque(maxlen=AUDIT_ENTRIES)
@@ -42,9 +44,13 @@ class InMemoryKeyStore:
     async def get(self, ids: Sequence[str]) -> list[StoredKey | None]:
         return [self._keys.get(key_id) for key_id in ids]
 
+    async def counted_as(self, key_id: str) -> list[StoredKey]:
+        return sorted([self._keys[each] for each in self._chains.get(key_id, ())], key=lambda key: key.place)
+
     async def page(self, team: str, cursor: str, limit: int) -> KeyPage:
         found: list[StoredKey] = []
-        for place, of_team in self._order[bisect_right(self._order, (cursor, "\U0010ffff")) :]:
+        for at in range(bisect_right(self._order, (cursor, "\U0010ffff")), len(self._order)):
+            place, of_team = self._order[at]
             if team in ("", of_team):
                 if len(found) == limit:
                     return KeyPage(found, found[-1].place)
@@ -57,6 +63,7 @@ class InMemoryKeyStore:
         for key in keys:
             if key.id not in self._keys:
                 insort(self._order, (key.place, key.team))
+                self._chains.setdefault(key.counted_as, []).append(key.id)
             self._keys[key.id] = key
             self._changed.append(key.id)
         self._changes += len(keys)
@@ -70,6 +77,9 @@ class InMemoryKeyStore:
         for key in revoked[:limit]:
             del self._keys[key.id]
             self._order.remove((key.place, key.team))
+            self._chains[key.counted_as].remove(key.id)
+            if not self._chains[key.counted_as]:
+                del self._chains[key.counted_as]
             self._used.pop(key.id, None)
         return len(revoked[:limit])
 

@@ -2,6 +2,8 @@
 
     {k}:keys         hash: id → the key as JSON
     {k}:places       sorted set: time of creation and id, in the order of creation; `{k}:places:TEAM` those of a team
+    {k}:chains       sorted set: of each key that took another's place, the id that its limits are counted under, its
+                     time of creation and its id
     {k}:used         hash: id → when it was last used, in milliseconds
     {k}:revoked      sorted set: ids by when they were revoked, in milliseconds
     {k}:grants       hash: id → the grant as JSON; the counters that it raises are elsewhere
@@ -48,6 +50,11 @@ _CHANGES = LuaScript("key_changes", _FOLDER / "key_changes.lua")
 _CHANGES_LIFE_MS = 400 * DAY_MS
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
+_CHAINED = "complete"
+"""In the set of chains once it has the keys that versions without it have written."""
+
+_PAGE = 500
+
 _KEY = msgspec.json.Decoder(StoredKey)
 _GRANT = msgspec.json.Decoder(StoredGrant)
 _ENTRY = msgspec.json.Decoder(AuditEntry)
@@ -62,16 +69,41 @@ class RedisKeyStore:
         names = StoreKeys(prefix)
         self._keys = names.identity("keys")
         self._places = names.identity("places")
+        self._chains = names.identity("chains")
         self._used = names.identity("used")
         self._revoked = names.identity("revoked")
         self._grants = names.identity("grants")
         self._changes = names.identity("changes")
         self._channel = names.identity("changed")
         self._names = names
+        self._has_chains = False
 
     async def get(self, ids: Sequence[str]) -> list[StoredKey | None]:
         found = await self._client.ask(self._keys, ("HMGET", self._keys, *ids)) if ids else []
         return [None if packed is None else _KEY.decode(packed) for packed in found]
+
+    async def counted_as(self, key_id: str) -> list[StoredKey]:
+        await self._complete_chains()
+        members = await self._client.ask(self._chains, ("ZRANGEBYLEX", self._chains, f"[{key_id}:", f"({key_id};"))
+        found = await self.get([key_id, *[member.decode().rpartition(":")[2] for member in members]])
+        return sorted([key for key in found if key is not None and key.counted_as == key_id], key=lambda key: key.place)
+
+    async def _complete_chains(self) -> None:
+        """Add what versions without this set have written, once for all processes and page by page."""
+        whole = ("ZRANGEBYLEX", self._chains, f"[{_CHAINED}", f"[{_CHAINED}")
+        if self._has_chains or await self._client.ask(self._chains, whole):
+            self._has_chains = True
+            return
+        cursor = ""
+        while True:
+            page = await self.page("", cursor, _PAGE)
+            members = [part for key in page.keys if (member := _chain_member(key)) for part in ("0", member)]
+            if members:
+                await self._client.ask(self._chains, ("ZADD", self._chains, *members))
+            cursor = page.next
+            if not cursor:
+                break
+        await self._client.ask(self._chains, ("ZADD", self._chains, "0", _CHAINED))
 
     async def page(self, team: str, cursor: str, limit: int) -> KeyPage:
         places = self._team_places(team) if team else self._places
@@ -83,11 +115,12 @@ class RedisKeyStore:
 
     async def write(self, keys: Sequence[StoredKey], entry: AuditEntry) -> AuditEntry | None:
         of_teams = [self._team_places(key.team) for key in keys]
-        names = [self._keys, self._places, self._changes, self._revoked, *of_teams]
+        names = [self._keys, self._places, self._changes, self._revoked, self._chains, *of_teams]
         line = msgspec.json.encode(entry)
         arguments: list[str | bytes | int] = [line, AUDIT_ENTRIES, _CHANGES_LIFE_MS, self._channel]
         for key in keys:
             arguments += (key.id, key.revision - 1, msgspec.json.encode(key), key.place, key.revoked_ms or 0)
+            arguments.append(_chain_member(key))
         reply = await self._run(_WRITE, names, arguments)
         return _with_place(entry, reply[2]) if reply[0] else None
 
@@ -100,8 +133,10 @@ class RedisKeyStore:
         # A key that is gone is forgotten, too: else it would be found again each time, in front of all others.
         of_teams = [self._places if key is None else self._team_places(key.team) for key in keys]
         places = ["" if key is None else key.place for key in keys]
-        arguments: list[str | bytes | int] = [part for pair in zip(ids, places, strict=True) for part in pair]
-        await self._run(_FORGET, [self._keys, self._places, self._used, self._revoked, *of_teams], arguments)
+        members = ["" if key is None else _chain_member(key) for key in keys]
+        arguments: list[str | bytes | int] = [part for each in zip(ids, places, members, strict=True) for part in each]
+        names = [self._keys, self._places, self._used, self._revoked, self._chains, *of_teams]
+        await self._run(_FORGET, names, arguments)
         return len(keys)
 
     async def grants(self) -> list[StoredGrant]:
@@ -191,6 +226,11 @@ class RedisKeyStore:
 
     async def _run(self, script: LuaScript, names: list[str], arguments: list[str | bytes | int]) -> list[Any]:
         return cast(list[Any], await self._client.run(script, names[0], script.command(names, arguments)))
+
+
+def _chain_member(key: StoredKey) -> str:
+    """Empty for a key that is the first of its chain."""
+    return f"{key.counted_as}:{key.place}" if key.counted_as != key.id else ""
 
 
 def _with_place(entry: AuditEntry, change: bytes) -> AuditEntry:

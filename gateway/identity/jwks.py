@@ -108,10 +108,11 @@ class SigningKeys:
         self._reported: FetchResult | None = None
 
     def start(self) -> None:
+        """Fetch in the background from now on."""
         self._tasks.keep_running("follow signing keys", self._follow)
 
     async def close(self) -> None:
-        """Fetches in the background: no request waits."""
+        """No token waits for a fetch any more."""
         await self._tasks.close()
         self._is_closed = True
         self._next_end.set()

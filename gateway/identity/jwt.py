@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -30,7 +31,7 @@ from msgspec import UNSET
 
 from gateway.core.clock import Clock
 from gateway.core.errors import IssuerUnavailable, KeyExpired, KeyUnknown
-from gateway.core.issuers import TokenIssuer
+from gateway.core.issuers import JWT_IDS, TokenIssuer
 from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms, TeamTerms
 from gateway.core.tokens import VerifiedToken
 from gateway.identity.claims import Bearer, bearer
@@ -73,8 +74,7 @@ class _Claimed(msgspec.Struct):
 
 
 class _RefusedToken(NamedTuple):
-    kind: type[KeyUnknown | KeyExpired]
-    message: str
+    again: Callable[[], KeyUnknown | KeyExpired]
     until_ms: int
 
 
@@ -155,7 +155,7 @@ class JwtVerifier:
     async def verify(self, token: str, digest: str) -> VerifiedToken:
         refusal = self._refused.get(digest)
         if refusal is not None and self._clock.now_ms() < refusal.until_ms:
-            raise refusal.kind(refusal.message)
+            raise refusal.again()
         header, provider = self._read(token)
         kind = provider.algorithms.get_alg(header.alg).key_type
         key = provider.keys.find(header.kid, kind) or await provider.keys.find_fetched(header.kid, kind)
@@ -167,7 +167,7 @@ class JwtVerifier:
             claims = self._claims(token, key, provider)
             found = self._token(claims, provider.issuer)
         except (KeyUnknown, KeyExpired) as error:
-            refusal = _RefusedToken(type(error), error.message, self._clock.now_ms() + REFUSED_MS)
+            refusal = _RefusedToken(_same_again(error), self._clock.now_ms() + REFUSED_MS)
             _put(self._refused, digest, refusal, REFUSED_MAX)
             raise
         _put(self._verified, digest, found, VERIFIED_MAX)
@@ -189,27 +189,33 @@ class JwtVerifier:
     def _read(self, token: str) -> tuple[_Header, _Provider]:
         """The issuer that the token claims, before anything is proved. Raises KeyUnknown."""
         if len(token) > TOKEN_CHARACTERS:
-            raise KeyUnknown(f"The token has more than {TOKEN_CHARACTERS} characters. Ask for one with fewer claims.")
+            message = f"The token has more than {TOKEN_CHARACTERS} characters. Ask for one with fewer claims."
+            raise KeyUnknown(message, why="token_size")
         first, payload, _ = token.split(".")
         header, claimed = _decoded(first, _Header), _decoded(payload, _Claimed)
         if not isinstance(claimed.iss, str):
-            raise KeyUnknown("The token does not say who issued it: its claim 'iss' is missing. Get a new one.")
+            message = "The token does not say who issued it: its claim 'iss' is missing. Get a new one."
+            raise KeyUnknown(message, why="token_issuer")
         provider = self._providers.get(claimed.iss)
         if provider is None:
             raise KeyUnknown(
                 f"Tokens of the issuer {claimed.iss[:_SHOWN_CHARACTERS]!r} are not accepted here. Get one from the"
-                " identity provider that your platform team names, or use an API key."
+                " identity provider that your platform team names, or use an API key.",
+                why="token_issuer",
             )
         if header.alg not in provider.issuer.algorithms:
             raise KeyUnknown(
                 f"The token is signed by the algorithm {header.alg[:_SHOWN_CHARACTERS]!r}, which is not accepted"
-                f" here; accepted are {', '.join(sorted(provider.issuer.algorithms))}."
+                f" here; accepted are {', '.join(sorted(provider.issuer.algorithms))}.",
+                why="token_algorithm",
             )
         if header.crit is not UNSET or header.b64 is not UNSET:
-            raise KeyUnknown("The token's header has 'crit' or 'b64', which the gateway does not support.")
+            message = "The token's header has 'crit' or 'b64', which the gateway does not support."
+            raise KeyUnknown(message, why="token_header")
         if header.typ.lower() not in _TYPES:
             raise KeyUnknown(
-                f"The token is of the type {header.typ[:_SHOWN_CHARACTERS]!r}. Send an access token or an ID token."
+                f"The token is of the type {header.typ[:_SHOWN_CHARACTERS]!r}. Send an access token or an ID token.",
+                why="token_header",
             )
         return header, provider
 
@@ -219,14 +225,16 @@ class JwtVerifier:
             claims = jwt.decode(token, key, registry=provider.algorithms).claims
         except (JoseError, ValueError, TypeError, RecursionError):
             raise KeyUnknown(
-                "The token's signature is not valid, or the token was cut or changed in transit. Get a new one."
+                "The token's signature is not valid, or the token was cut or changed in transit. Get a new one.",
+                why="token_signature",
             ) from None
         try:
             provider.claims.validate(claims)
         except ExpiredTokenError:
             raise _expired() from None
         except MissingClaimError as error:
-            raise KeyUnknown(f"The token lacks what is required of it: {error.claim}. Get a new one.") from None
+            message = f"The token lacks what is required of it: {error.claim}. Get a new one."
+            raise KeyUnknown(message, why="token_claim") from None
         except InvalidClaimError as error:
             raise _claim_refused(error.claim, provider.issuer) from None
         return claims
@@ -246,7 +254,8 @@ class JwtVerifier:
             if terms is None:
                 raise KeyUnknown(
                     f"The token is valid, but its team {who.team[:_SHOWN_CHARACTERS]!r} does not exist here. Ask your"
-                    " platform team."
+                    " platform team.",
+                    why="token_team",
                 )
             key_id = key_id_of(issuer.issuer, who)
             name = f"jwt-{urlsplit(issuer.issuer).hostname or issuer.issuer}"[:64]
@@ -259,7 +268,7 @@ def key_id_of(issuer: str, who: Bearer) -> str:
     """The key id of a token's bearer in logs, reports and counters: the same for all tokens of an issuer whose bearers
     are in one team and may use the same models."""
     seed = "\n".join((issuer, who.team, *(who.models or ())))
-    return f"jwt-{hashlib.sha256(seed.encode()).hexdigest()[:8]}"
+    return f"{JWT_IDS}{hashlib.sha256(seed.encode()).hexdigest()[:8]}"
 
 
 def _key_missing(header: _Header, keys: SigningKeys) -> KeyUnknown | IssuerUnavailable:
@@ -268,10 +277,12 @@ def _key_missing(header: _Header, keys: SigningKeys) -> KeyUnknown | IssuerUnava
             "The signing keys of the token's issuer could not be fetched yet. Try again.", retry_after_ms=5000
         )
     if not header.kid:
-        return KeyUnknown("The token does not say which key it is signed by ('kid'), and its issuer has several.")
+        message = "The token does not say which key it is signed by ('kid'), and its issuer has several."
+        return KeyUnknown(message, why="token_key")
     return KeyUnknown(
         f"The token is signed by the key {header.kid[:_SHOWN_CHARACTERS]!r}, which its issuer does not publish. Get a"
-        " new token."
+        " new token.",
+        why="token_key",
     )
 
 
@@ -279,14 +290,23 @@ def _claim_refused(claim: str, issuer: TokenIssuer) -> KeyUnknown:
     if claim in ("nbf", "iat"):
         return KeyUnknown(
             f"The token is not valid yet (its claim {claim!r}). It is for later, or the clocks of its issuer and of the"
-            f" gateway are more than {SKEW_S} s apart."
+            f" gateway are more than {SKEW_S} s apart.",
+            why="token_not_valid_yet",
         )
     if claim == "aud":
         return KeyUnknown(
             "The token is meant for another service: its claim 'aud' must have one of"
-            f" {', '.join(sorted(issuer.audiences))}."
+            f" {', '.join(sorted(issuer.audiences))}.",
+            why="token_audience",
         )
-    return KeyUnknown(f"The token's claim {claim!r} is not valid. Get a new one.")
+    return KeyUnknown(f"The token's claim {claim!r} is not valid. Get a new one.", why="token_claim")
+
+
+def _same_again(error: KeyUnknown | KeyExpired) -> Callable[[], KeyUnknown | KeyExpired]:
+    """What makes the error that this one is: one that was raised keeps what it was raised in."""
+    if isinstance(error, KeyExpired):
+        return _expired
+    return partial(KeyUnknown, error.message, why=error.why)
 
 
 def _expired() -> KeyExpired:
@@ -300,7 +320,8 @@ def _decoded(segment: str, kind: type[Any]) -> Any:
     except (ValueError, msgspec.DecodeError, RecursionError):
         raise KeyUnknown(
             "This API key is not valid: it is neither a key of this gateway nor a readable token (JWT). Check it for"
-            " typing errors, or ask your platform team for a new one."
+            " typing errors, or ask your platform team for a new one.",
+            why="malformed",
         ) from None
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.core.json_object import JsonObject
 from gateway.core.limits import MICRO, Limit, Meter, Mode, Scope, WhenSpent
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.time_format import rfc3339
 from gateway.identity.contract import AuditEntry, StoredKey
-
-JsonObject = dict[str, Any]
 
 
 def stored_key_object(key: StoredKey, snapshot: ConfigSnapshot, now_ms: int, used_ms: int | None) -> JsonObject:

@@ -72,7 +72,7 @@ def json_object(body: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BodyUnreadable("The body is not JSON.") from None
     except RecursionError:
-        raise BodyUnreadable("The body is nested too deeply.") from None
+        raise BodyUnreadable("The body is nested too deeply. Send it with fewer levels.") from None
     if not isinstance(written, dict):
         raise FieldInvalid("The body must be a JSON object.")
     return written

@@ -21,7 +21,7 @@ from secrets import token_urlsafe
 from typing import NamedTuple
 
 from gateway.core.errors import StoreUnavailable
-from gateway.identity.contract import KeyStore
+from gateway.identity.contract import SessionStore
 
 SESSION_LIFE_S = 12 * 3600
 HOLDER_MAX = 16
@@ -44,7 +44,7 @@ def new_session_id() -> str:
 class SessionDirectory:
     """The sessions of one kind. `now_ms` is the clock of this gateway."""
 
-    def __init__(self, store: KeyStore, kind: str, now_ms: Callable[[], int]) -> None:
+    def __init__(self, store: SessionStore, kind: str, now_ms: Callable[[], int]) -> None:
         self._store = store
         self._kind = kind
         self._now_ms = now_ms

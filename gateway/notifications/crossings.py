@@ -14,24 +14,25 @@ are one notification: it counts all of them and names a few. Each user is counte
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 import msgspec
 
+from gateway.core.issuers import JWT_IDS
 from gateway.core.limit_status import in_unit, limit_status_object
-from gateway.core.limits import Limit
+from gateway.core.limits import Limit, Scope
 from gateway.core.notifications import EventType
 from gateway.core.reservation import LimitStatus
-from gateway.core.snapshot import ConfigSnapshot, KeyTerms
+from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms
 from gateway.core.time_format import rfc3339
+from gateway.identity.directory import configured_key
 from gateway.notifications.messages import Notification, notification
-from gateway.store.contract import CROSSED_ENTRY, QUOTA_ENTRY, USERS_ENTRY
+from gateway.store.contract import CROSSED_ENTRY, QUOTA_ENTRY, USERS_ENTRY, CounterOwner
 
-_TOKENS = re.compile(r"jwt-[0-9a-f]{8}")
-"""What tokens of an identity provider have in place of a key's id."""
+_SHOWN = 200
+"""Characters of an entry that operators see where it cannot be read."""
 
 
 class Crossing(NamedTuple):
@@ -60,27 +61,43 @@ class Crossing(NamedTuple):
         raise ValueError(f"{kind[:20]!r} is no kind of entry, or has other figures")
 
 
-class QuotaReader(NamedTuple):
-    """Finds the limits that settlements name: in the configuration with the stored keys, and their status now."""
+def shown_entry(entry: str) -> str:
+    """The beginning of an entry that cannot be read."""
+    return as_text(entry[:_SHOWN])
 
-    with_stored_keys: Callable[[], Awaitable[ConfigSnapshot]]
+
+def as_text(found: str) -> str:
+    """With bytes that are not UTF-8 escaped."""
+    return found.encode("utf-8", "backslashreplace").decode()
+
+
+class QuotaReader(NamedTuple):
+    """Finds what settlements name and the configuration does not have: the stored keys whose limits are counted under
+    an id, the newest first; and the status of limits now."""
+
+    counted_as: Callable[[str], Awaitable[list[Caller]]]
     statuses: Callable[[Sequence[Limit]], Awaitable[list[LimitStatus]]]
 
 
-class CrossingNotifications:
-    """`serving` returns the configuration in force, `counter_name` the name of a limit's counter in entries."""
+class CounterNames(NamedTuple):
+    """What entries call the counter of a limit, and whose limit a counter of that name has."""
 
-    def __init__(
-        self, serving: Callable[[], ConfigSnapshot], quotas: QuotaReader, counter_name: Callable[[Limit], str]
-    ) -> None:
+    name: Callable[[Limit], str]
+    owner: Callable[[str], CounterOwner]
+
+
+class CrossingNotifications:
+    """`serving` returns the configuration in force."""
+
+    def __init__(self, serving: Callable[[], ConfigSnapshot], quotas: QuotaReader, counters: CounterNames) -> None:
         self._serving = serving
         self._quotas = quotas
-        self._counter_name = counter_name
+        self._counters = counters
 
     async def of(self, crossing: Crossing) -> list[Notification] | None:
         """None if the limit is unknown. Raises StoreUnavailable."""
         if crossing.users:
-            limit = _user_limit(self._serving(), crossing.counter, self._counter_name)
+            limit = self._user_limit(crossing.counter)
             event = EventType.QUOTA_USERS
         else:
             limit = await self._limit_called(crossing.counter)
@@ -124,26 +141,33 @@ class CrossingNotifications:
 
     async def _limit_called(self, counter: str) -> Limit | None:
         """Raises StoreUnavailable."""
-        found = await asyncio.to_thread(_find, self._serving(), counter, self._counter_name)
-        if found is None:
-            snapshot = await self._quotas.with_stored_keys()
-            found = await asyncio.to_thread(_find, snapshot, counter, self._counter_name)
+        owner = self._counters.owner(counter)
+        found = await asyncio.to_thread(self._first_called, _configured(self._serving(), owner), counter)
+        if found is None and owner.scope == Scope.KEY:
+            stored = await self._quotas.counted_as(owner.subject)
+            found = self._first_called(chain.from_iterable(caller.limits for caller in stored), counter)
         return found
 
+    def _first_called(self, limits: Iterable[Limit], counter: str) -> Limit | None:
+        return next((limit for limit in limits if limit.is_quota and self._counters.name(limit) == counter), None)
 
-def _user_limit(snapshot: ConfigSnapshot, counter: str, counter_name: Callable[[Limit], str]) -> Limit | None:
-    limits = (limit for terms in snapshot.teams.values() for limit in terms.caller.user_limits if limit.is_quota)
-    return next((limit for limit in limits if counter_name(limit) == counter), None)
-
-
-def _find(snapshot: ConfigSnapshot, counter: str, counter_name: Callable[[Limit], str]) -> Limit | None:
-    """To be run in a thread: there may be many keys, and the snapshot never changes."""
-    quotas = (limit for limit in chain(snapshot.limits_of(), _limits_of_tokens(snapshot, counter)) if limit.is_quota)
-    return next((limit for limit in quotas if counter_name(limit) == counter), None)
+    def _user_limit(self, counter: str) -> Limit | None:
+        teams = self._serving().teams.values()
+        return self._first_called(chain.from_iterable(terms.caller.user_limits for terms in teams), counter)
 
 
-def _limits_of_tokens(snapshot: ConfigSnapshot, counter: str) -> Iterator[Limit]:
-    """The keys of an identity provider's tokens that the counter names: no configuration and no store lists them."""
-    for key_id in set(_TOKENS.findall(counter)):
-        for terms in snapshot.teams.values():
-            yield from terms.caller_of(KeyTerms(key_id, "", subject=key_id)).limits
+def _configured(snapshot: ConfigSnapshot, owner: CounterOwner) -> Iterator[Limit]:
+    """Those of this scope in the configuration, of a key its own. To be read in a thread: there may be many keys, and
+    the snapshot never changes."""
+    if owner.scope == Scope.KEY:
+        if (configured := configured_key(snapshot, owner.subject)) is not None:
+            yield from configured.limits
+        if owner.subject.startswith(JWT_IDS):
+            # Tokens of an identity provider: no configuration and no store lists them.
+            for terms in snapshot.teams.values():
+                yield from terms.caller_of(KeyTerms(owner.subject, "", subject=owner.subject)).limits
+        return
+    for terms in snapshot.teams.values():
+        yield from (limit for limit in terms.caller.limits if limit.scope == owner.scope)
+    for model in snapshot.models.values():
+        yield from (limit for limit in model.limits if limit.scope == owner.scope)

@@ -27,7 +27,14 @@ from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
 from gateway.core.notifications import EventType, NotificationChannel
 from gateway.core.snapshot import ConfigSnapshot
-from gateway.notifications.crossings import Crossing, CrossingNotifications, QuotaReader
+from gateway.notifications.crossings import (
+    CounterNames,
+    Crossing,
+    CrossingNotifications,
+    QuotaReader,
+    as_text,
+    shown_entry,
+)
 from gateway.notifications.history import DeliveryAttempt
 from gateway.notifications.messages import Data, Notification, notification, text_of
 from gateway.notifications.sending import TIMEOUTS, NotificationSender
@@ -36,9 +43,6 @@ from gateway.store.contract import CROSSED_ENTRY, QUOTA_ENTRY, USERS_ENTRY, Noti
 
 AT_ONCE = 8
 """Entries that a process delivers at a time."""
-
-_PARKED_SHOWN = 200
-"""Characters of a parked entry that operators see."""
 
 _ENTRY = msgspec.json.Decoder(Notification)
 
@@ -86,7 +90,9 @@ class NotificationDelivery:
         self._outbox = outbox
         self._sender = sender
         self._serving = serving
-        self._crossings = CrossingNotifications(serving, quotas, outbox.counter_name)
+        self._crossings = CrossingNotifications(
+            serving, quotas, CounterNames(outbox.counter_name, outbox.counter_owner)
+        )
         self._clock = clock
         self._reports = reports
         self._tasks = tasks
@@ -220,7 +226,7 @@ class NotificationDelivery:
 
     async def _park(self, entry: str, error: Exception) -> float:
         self._reports.counted("", "parked")
-        shown, problem = _as_text(entry[:_PARKED_SHOWN]), _as_text(f"it cannot be delivered: {error!r}")
+        shown, problem = shown_entry(entry), as_text(f"it cannot be delivered: {error!r}")
         self._reports.log_parked(shown, error)
         now_ms = self._clock.now_ms()
         attempt = DeliveryAttempt("", "", "", now_ms, now_ms, "parked", problem, shown)
@@ -245,11 +251,6 @@ class _Problem(NamedTuple):
 
     text: str
     wait_s: float
-
-
-def _as_text(found: str) -> str:
-    """The text of an entry, with bytes that are not UTF-8 escaped."""
-    return found.encode("utf-8", "backslashreplace").decode()
 
 
 def _encoded(value: Notification | DeliveryAttempt) -> str:

@@ -6,18 +6,17 @@ attempt while the store still keeps that attempt.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 from contextlib import suppress
 
 import msgspec
 
-from gateway.core.errors import FieldInvalid
+from gateway.core.json_object import JsonObject
 from gateway.core.notifications import EventType
-from gateway.core.parameters import refuse_unknown
+from gateway.core.parameters import number_of, refuse_unknown
 from gateway.core.time_format import rfc3339
-from gateway.identity.key_objects import JsonObject
 from gateway.identity.requests import AdministrationRequest, nothing_at, refuse_method
-from gateway.notifications.crossings import Crossing
+from gateway.notifications.crossings import Crossing, shown_entry
 from gateway.notifications.messages import Notification, text_of
 from gateway.store.contract import OUTBOX_PAST, NotificationOutbox, WaitingEntry
 
@@ -56,25 +55,23 @@ class NotificationList:
             raise nothing_at(request.path)
         refuse_method(request.method, METHODS[LIST])
         refuse_unknown(request.query, ("limit",))
-        written = request.query.get("limit", str(OUTBOX_PAST))
-        if not re.fullmatch("[1-9][0-9]{0,2}", written, re.ASCII) or int(written) > OUTBOX_PAST:
-            raise FieldInvalid(f"'limit' must be a number from 1 to {OUTBOX_PAST}.", param="limit")
-        most = int(written)
+        most = number_of(request.query, "limit", most=OUTBOX_PAST, default=OUTBOX_PAST)
         report = await self._outbox.report(most)
-        problems = [attempt for written in report.problems if (attempt := _attempt(written)) is not None]
+        problems = _attempts(report.problems)
         latest = {attempt.id: attempt for attempt in reversed(problems) if attempt.id}
         waiting = [_waiting_object(entry, latest) for entry in report.waiting]
         ended = [attempt for attempt in problems if attempt.outcome in ("given_up", "parked")]
-        delivered = [attempt for written in report.delivered if (attempt := _attempt(written)) is not None]
-        past = sorted([*ended, *delivered], key=lambda attempt: -attempt.tried_ms)[:most]
+        past = sorted([*ended, *_attempts(report.delivered)], key=lambda attempt: -attempt.tried_ms)[:most]
         return {"data": [*waiting, *map(_past_object, past)], "next": None, "waiting": report.total}
 
 
-def _attempt(written: str) -> DeliveryAttempt | None:
-    """None for one that another version has written in a different form."""
-    with suppress(msgspec.DecodeError):
-        return _ATTEMPT.decode(written)
-    return None
+def _attempts(written: Iterable[str]) -> list[DeliveryAttempt]:
+    """Without those that another version has written in a different form."""
+    found: list[DeliveryAttempt] = []
+    for each in written:
+        with suppress(msgspec.DecodeError):
+            found.append(_ATTEMPT.decode(each))
+    return found
 
 
 def _waiting_object(waiting: WaitingEntry, latest: dict[str, DeliveryAttempt]) -> JsonObject:
@@ -96,8 +93,7 @@ def _crossing_members(entry: str) -> JsonObject:
     try:
         crossing = Crossing.read(entry)
     except ValueError:
-        shown = entry[:200].encode("utf-8", "backslashreplace").decode()
-        return {"problem": "it cannot be read", "message": shown}
+        return {"problem": "it cannot be read", "message": shown_entry(entry)}
     is_quota = entry.startswith("quota")
     kind = EventType.QUOTA_THRESHOLD if is_quota else EventType.QUOTA_USERS
     whose = "The counter" if is_quota else "End users' counters below"

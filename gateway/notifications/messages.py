@@ -70,18 +70,16 @@ def request_headers(
 
 
 def signature(secret: str, name: str, now_s: int, body: bytes) -> str:
-    """The signature of Standard Webhooks. `secret_fault` has accepted the secret."""
+    """The signature of Standard Webhooks, by a secret that the configuration has accepted."""
     key = b64decode(secret.removeprefix(SECRET_PREFIX))
     digest = hmac.digest(key, b"%b.%d.%b" % (name.encode(), now_s, body), "sha256")
     return f"v1,{b64encode(digest).decode()}"
 
 
 def _quota(data: Data) -> str:
-    unit = _UNITS.get(data["meter"], data["meter"].replace("_", " "))
-    shadow = " (shadow: it does not refuse)" if data["mode"] == "shadow" else ""
     whose = "the organisation" if data["scope"] == "organisation" else f"{data['scope']} {data['subject']}"
-    figures = f"{_figure(data['used'])} of {_figure(data['amount'])} {unit}"
-    parts = [f"{data['percent']} % of limit {data['name']} of {whose} is used{shadow}: {figures}."]
+    figures = f"{_figure(data['used'])} of {_figure(data['amount'])} {_unit(data)}"
+    parts = [f"{data['percent']} % of limit {data['name']} of {whose} is used{_shadow(data)}: {figures}."]
     if data["resets_at"]:
         parts.append(f"It resets at {_time(data['resets_at'])}.")
     if data["runs_out_at"] and data["used"] < data["amount"]:
@@ -90,14 +88,12 @@ def _quota(data: Data) -> str:
 
 
 def _users(data: Data) -> str:
-    unit = _UNITS.get(data["meter"], data["meter"].replace("_", " "))
-    shadow = " (shadow: it does not refuse)" if data["mode"] == "shadow" else ""
     per = "in total" if data["per"] == "total" else f"per {data['per']}"
     count, named = data["users"], list(data["named"])
     who = "1 end user" if count == 1 else f"{count:,} end users"
     called = ", ".join(map(_on_one_line, named)) + (f" and {count - len(named):,} more" if count > len(named) else "")
-    terms = f"({_figure(data['amount'])} {unit} {per} for each)"
-    parts = [f"{who} of team {data['team']} reached {data['percent']} % of limit {data['name']} {terms}{shadow}"]
+    terms = f"({_figure(data['amount'])} {_unit(data)} {per} for each)"
+    parts = [f"{who} of team {data['team']} reached {data['percent']} % of limit {data['name']} {terms}{_shadow(data)}"]
     parts[0] += f": {called}." if named else "."
     parts.append(f"`gateway usage --team {data['team']} --by user` says what each has used.")
     return " ".join([*parts, *_owned(data)])
@@ -141,6 +137,15 @@ def _test(data: Data) -> str:
 
 def _owned(data: Data) -> list[str]:
     return [f"Owner: {data['owner']}."] if data.get("owner") else []
+
+
+def _unit(data: Data) -> str:
+    meter: str = data["meter"]
+    return _UNITS.get(meter, meter.replace("_", " "))
+
+
+def _shadow(data: Data) -> str:
+    return " (shadow: it does not refuse)" if data["mode"] == "shadow" else ""
 
 
 def _figure(amount: int | float) -> str:

@@ -21,7 +21,7 @@ from gateway.core.health import UpstreamStatus
 from gateway.core.notifications import EventType
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.time_format import rfc3339
-from gateway.identity.contract import KeyStore
+from gateway.identity.contract import StoredKeys
 from gateway.notifications.delivery import NotificationDelivery
 
 EXPIRES_SOON_MS = 7 * DAY_MS
@@ -52,7 +52,7 @@ class WatchedParts(NamedTuple):
 
     upstreams: Callable[[], Sequence[UpstreamStatus]]
     store_trouble: Callable[[], str | None]
-    keys: KeyStore
+    keys: StoredKeys
     serving: Callable[[], ConfigSnapshot]
 
 
@@ -135,6 +135,7 @@ class NotificationWatch:
             cursor = page.next
             if not cursor:
                 return
+            await asyncio.sleep(0)  # The store may answer at once.
 
     async def _look_at_upstreams(self) -> None:
         """Raises StoreUnavailable."""

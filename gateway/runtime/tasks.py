@@ -9,6 +9,8 @@ end on one unexpected error, and the process would go on without it. So an owner
 * `start` is for work that ends. An exception is logged and counted, whether or not the result is awaited.
 * `close` cancels both and waits for their end; `idle` waits for the work and cancels nothing.
 
+A connection is its own owner of the task that its request may need (`start_owned`): it has one at most, and ends it.
+
 `asyncio.create_task` and its kin are called only in this package; a house test checks it.
 """
 
@@ -101,6 +103,11 @@ class BackgroundTasks:
     def _failed(self, name: str, error: BaseException) -> None:
         self._count_failure(name)
         self._log_error(f"background task {name} failed", error)
+
+
+def start_owned(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run what handles its exceptions itself; its caller keeps the task, and cancels it where it is to end early."""
+    return asyncio.get_running_loop().create_task(work)
 
 
 async def wait_first(*waits: Coroutine[Any, Any, Any]) -> None:

@@ -48,6 +48,7 @@ def _differences(path: tuple[str, ...], before: TextTree, after: TextTree) -> It
         elif name in renamed:
             former = renamed[name]
             yield TextChange(".".join(place), "renamed", former, name, COUNTER_RESTARTS)
+            yield from _beside_the_name(place, old[former], tree)
         else:
             yield TextChange(".".join(place), "added", None, tree.shown)
     for name, tree in old.items():
@@ -63,14 +64,29 @@ def _noted(changes: Iterator[TextChange], before: TextTree, after: TextTree) -> 
 
 
 def _renamed(old: Mapping[str, TextTree], new: Mapping[str, TextTree]) -> Iterator[tuple[str, str]]:
-    """The new name and the former one of limits that count the same under another name."""
+    """The new name and the former one of limits that count the same under another name. Of several that do, those
+    belong together that differ least."""
     gone = {name: tree.raw for name, tree in old.items() if name not in new and _is_limit(tree.raw)}
-    for name, tree in new.items():
-        if name not in old and _is_limit(tree.raw):
-            former = next((each for each, limit in gone.items() if _counts(limit) == _counts(tree.raw)), None)
-            if former is not None:
-                del gone[former]
-                yield name, former
+    come = {name: tree.raw for name, tree in new.items() if name not in old and _is_limit(tree.raw)}
+    pairs = [(name, former) for name in come for former in gone if _counts(come[name]) == _counts(gone[former])]
+    for name, former in sorted(pairs, key=lambda pair: _distance(gone[pair[1]], come[pair[0]])):
+        if name in come and former in gone:
+            del come[name], gone[former]
+            yield name, former
+
+
+def _distance(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
+    """How many settings of two limits differ, besides the name."""
+    names = {*before, *after} - {"name"}
+    return sum(_normal(before.get(name)) != _normal(after.get(name)) for name in names)
+
+
+def _beside_the_name(path: tuple[str, ...], before: TextTree, after: TextTree) -> Iterator[TextChange]:
+    """What else differs of a limit that is renamed, such as its amount."""
+    name = ".".join((*path, "name"))
+    for change in _differences(path, before, after):
+        if change.path != name:
+            yield msgspec.structs.replace(change, note=COUNTER_RESTARTS)
 
 
 def _members(tree: TextTree) -> dict[str, TextTree] | None:

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from gateway.core.proxies import EnvironmentProxies
 from gateway.settings.base_section import BaseSection
-from gateway.settings.checks import NameIndex, find_errors, find_warnings
+from gateway.settings.checks import find_errors, find_warnings
 from gateway.settings.connection_checks import connection_errors
 from gateway.settings.demo_credentials import demo_credential_errors
 from gateway.settings.diagnostics import (
@@ -39,6 +39,7 @@ from gateway.settings.diagnostics import (
 from gateway.settings.document import Document, DocumentMapping, NotYaml, read
 from gateway.settings.interpolation import References
 from gateway.settings.models import Settings
+from gateway.settings.name_index import NameIndex
 
 HASH_DIGITS = 12
 

@@ -22,7 +22,7 @@ from pydantic import PlainValidator, SecretStr, WithJsonSchema
 
 from gateway.core.address import Address
 from gateway.core.endpoints import ENDPOINT_NAMES
-from gateway.core.http_syntax import is_host_name, read_base_url
+from gateway.core.http_syntax import is_address, is_host, read_base_url
 from gateway.core.issuers import TOKEN_ALGORITHMS
 from gateway.core.proxies import read_proxy
 from gateway.core.store_url import SCHEMES, read_store_url
@@ -116,7 +116,7 @@ def _address(given: Any) -> Address:
     allowed = "must be an address and a port from 0 to 65535, such as 0.0.0.0:8080, [::]:8080 or localhost:8080"
     parts = matched(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", given, allowed)
     host, port = parts[1].strip("[]"), int(parts[2])
-    if port > 65535 or not _is_host(host):
+    if port > 65535 or not _is_bindable(host):
         raise ValueError(allowed)
     return Address(host, port)
 
@@ -128,14 +128,9 @@ def _addresses(given: Any) -> tuple[Address, ...]:
     return tuple(_address(each) for each in several)
 
 
-def _is_host(host: str) -> bool:
-    if ":" not in host and not re.fullmatch(r"[0-9.]+", host):
-        return is_host_name(host)
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+def _is_bindable(host: str) -> bool:
+    """What is written in digits alone is an address: the system would take 10.1 for 10.0.0.1."""
+    return is_address(host) if re.fullmatch(r"[0-9.]+", host) else is_host(host)
 
 
 def _http_url(given: Any) -> str:

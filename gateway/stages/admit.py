@@ -40,11 +40,15 @@ async def admit(
 def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int, user: str) -> AdmissionRequest:
     """What the request needs: its input and the output that it may produce, at every limit that binds it."""
     binding, entered = parsed.binding, exchange.estimated_input
-    most = most_output(parsed, entered, expected)
-    # An answer that no cap can bind is let through only where all of it fits.
-    least = parsed.least_output if parsed.endpoint.cap_paths and parsed.least_output < most else most
-    thinking = parsed.thinking_budget + ANSWER_AFTER_THINKING if parsed.thinking_budget else 0
-    enough = max(2 * expected, OUTPUT_SHARE_FLOOR, thinking, least)
+    most, least, choices = most_output(parsed, entered, expected), parsed.least_output, parsed.choices
+    if least > most or not parsed.endpoint.cap_paths:
+        # An answer that no cap can bind is let through only where all of it fits.
+        least = most
+    enough = 2 * expected if 2 * expected > OUTPUT_SHARE_FLOOR else OUTPUT_SHARE_FLOOR
+    if parsed.thinking_budget and enough < parsed.thinking_budget + ANSWER_AFTER_THINKING:
+        enough = parsed.thinking_budget + ANSWER_AFTER_THINKING
+    if enough < least:
+        enough = least
     limits = binding.limits_for(user) if user else binding.limits
     rules = binding.rules_for(parsed.tier, entered, parsed.units)
     fixed, per_output = input_charges(rules, entered, parsed.input_size), rules.per_output
@@ -53,7 +57,7 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int, 
         fixed, per_output = fixed[: len(limits)], per_output[: len(limits)]
     if parsed.consulted:
         fixed = [each + more for each, more in zip(fixed, consultation_charges(parsed, entered), strict=False)]
-    likely = (expected if expected < most else most) * parsed.choices
+    likely = (expected if expected < most else most) * choices
     if parsed.asked_cap is None:
         likely = _likely_within(rules, fixed, likely)
     return AdmissionRequest(
@@ -62,9 +66,9 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int, 
         fixed,
         per_output,
         likely,
-        most * parsed.choices,
-        least * parsed.choices,
-        enough * parsed.choices,
+        most * choices,
+        least * choices,
+        enough * choices,
     )
 
 

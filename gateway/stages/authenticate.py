@@ -21,13 +21,19 @@ _CREDENTIALS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 def authenticate(request: IncomingRequest, caller: Caller | None, clock: Clock) -> Caller:
     """The caller whose key the request carries, if it may be used now and from there. None is an unknown key.
     Raises KeyUnknown, KeyExpired."""
-    if caller is None or caller.disabled or (caller.networks and not is_in(request.client_ip, caller.networks)):
-        raise KeyUnknown(
-            "This API key is not valid. Check it for typing errors, or ask your platform team for a new one."
-        )
+    if caller is None:
+        raise _not_valid("unknown")
+    if caller.disabled or (caller.networks and not is_in(request.client_ip, caller.networks)):
+        raise _not_valid("disabled" if caller.disabled else "network")
     if caller.expires_ms is not None and clock.now_ms() >= caller.expires_ms:
         raise KeyExpired(f"The API key {caller.key_name!r} has expired. Ask your platform team for a new one.")
     return caller
+
+
+def _not_valid(why: str) -> KeyUnknown:
+    return KeyUnknown(
+        "This API key is not valid. Check it for typing errors, or ask your platform team for a new one.", why=why
+    )
 
 
 def known_caller(digest: str, directory: CallerDirectory) -> Caller | None:
@@ -64,7 +70,7 @@ def sent_key(headers: RequestHeaders, query_key: str = "") -> str:
             if not key:
                 continue
             if found and key != found:
-                raise KeyUnknown("Several API keys were sent, and they differ. Send one.")
+                raise KeyUnknown("Several API keys were sent, and they differ. Send one.", why="several")
             found = key
     if not found:
         raise KeyMissing("No API key was sent. Send it as 'Authorization: Bearer KEY'.")
@@ -80,5 +86,5 @@ def _bearer(authorization: str) -> str:
     scheme, _, key = authorization.partition(" ")
     key = key.strip(" ")
     if scheme.lower() != "bearer" or not key:
-        raise KeyUnknown("The Authorization header must read 'Bearer KEY'.")
+        raise KeyUnknown("The Authorization header must read 'Bearer KEY'.", why="malformed")
     return key

@@ -15,7 +15,7 @@ upstream breaks meanwhile, the next target is asked, and the body of an error sa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -36,19 +36,19 @@ from gateway.core.errors import (
 )
 from gateway.core.exchange import Exchange
 from gateway.core.header_rules import TO_UPSTREAM
-from gateway.core.health import Outcome, outcome_of_answer, outcome_of_error
+from gateway.core.health import Attempt, Outcome, outcome_of_answer, outcome_of_error
+from gateway.core.json_object import Path
 from gateway.core.json_spans import read_json_spans
 from gateway.core.other_models import TOOLS, with_models
 from gateway.core.plain_tally import PlainTally
 from gateway.core.query_rules import passed_query
 from gateway.core.refusals import Fault
 from gateway.core.request import ParsedRequest
-from gateway.core.response import Headers, ResponseWriter
+from gateway.core.response import Headers, ResponseWriter, UpstreamResponse
 from gateway.core.retry import read_retry_after
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, Target
 from gateway.core.upstream_json import error_message, fault_of_body, is_error_of
-from gateway.core.usage_tables import Path
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 
 TARGETS_MAX = 3
@@ -69,6 +69,11 @@ _EVENTS, _JSON, _OTHER = BodyKind
 _PROVIDER, _CREDENTIALS = Fault.PROVIDER, Fault.CREDENTIALS
 _SUCCEEDED, _NEUTRAL = Outcome.SUCCEEDED, Outcome.NEUTRAL
 
+_WORTH_ANOTHER_TARGET = (UpstreamUnreachable, UpstreamBusy, UpstreamTimedOut, UpstreamBroke)
+
+_USAGE_OPTIONS = "stream_options"
+"""The member that asks for the usage of a stream."""
+
 _UNSET = (b"null",)
 _UNSET_OF_GEMINI = (*_UNSET, b"0")
 """The values of a cap that is none: of protocol buffers, zero is the default."""
@@ -83,7 +88,11 @@ class UpstreamServices(msgspec.Struct, frozen=True):
 
 
 async def forward(
-    exchange: Exchange, parsed: ParsedRequest, targets: list[Target], services: UpstreamServices, writer: ResponseWriter
+    exchange: Exchange,
+    parsed: ParsedRequest,
+    targets: Sequence[Target],
+    services: UpstreamServices,
+    writer: ResponseWriter,
 ) -> CollectedResponse:
     """The first answer worth relaying. Raises UpstreamUnreachable, UpstreamBusy, UpstreamTimedOut, UpstreamBroke,
     UpstreamAuthFailed, NoTarget.
@@ -93,44 +102,38 @@ async def forward(
     passed on without being kept, no other target is tried; nor where too many requests are tried again already.
     """
     headers, caller, now = _headers(exchange, parsed), exchange.caller or ANYONE, services.clock.monotonic
-    endpoint = parsed.endpoint
-    retries = services.routing.retries(parsed.binding.model, now())
+    began = now()
+    retries = services.routing.retries(parsed.binding.model, began)
     retries.requests += 1
     left = iter(targets[:TARGETS_MAX])
     # The first was routed just now; whether the others may still be asked is seen when it is their turn.
     following: Target | None = next(left, None)
     while following is not None:
         target = following
-        body = outgoing_body(exchange, parsed, target)
-        upstream, request = target.upstream, exchange.request
-        lines = [*headers, *_more_headers(exchange, target)] if upstream.pass_headers else headers
-        if exchange.trace is not None:
-            lines = [*lines, ("traceparent", exchange.trace.begin_attempt(target, now()))]
-        outgoing = UpstreamRequest(
-            endpoint.upstream_path(target.model, request.parameters),
-            lines,
-            body,
-            method=endpoint.method,
-            model=target.model,
-            team=caller.team,
-            rest=parsed.rest,
-            query=passed_query(request.query, endpoint, upstream, endpoint.names_read) if request.query else "",
-            base_path=upstream.base_path(endpoint.name) if upstream.base_paths else None,
-            takes_other_headers=endpoint.dialect is upstream.other_dialect,
-            note_attempt=exchange.note_attempt,
-        )
+        outgoing = _outgoing(exchange, parsed, target, headers, began)
+        exchange.target = target
+        exchange.attempt = attempt = services.routing.health.begin(target, began, caller)
         try:
-            response = await _attempt(exchange, parsed, target, outgoing, services)
-        except (UpstreamUnreachable, UpstreamBusy, UpstreamTimedOut, UpstreamBroke):
-            following = _next_healthy(left, caller, services)
+            response = _begun(exchange, parsed, target, await services.client.send(target.upstream, outgoing), now())
+            if not (response.is_whole and response.kind is _JSON) and not _is_collected(response, parsed):
+                await _wait_collected(exchange, parsed, response, now)
+            if response.status >= 400 or target.upstream.redactor is not None:
+                _read_collected(exchange, response)
+        except BaseException as error:
+            _note_failure(exchange, attempt, error, began, now())
+            following = _next_healthy(left, caller, services) if isinstance(error, _WORTH_ANOTHER_TARGET) else None
             if following is None or not _can_repeat(parsed, writer) or not retries.take(now()):
                 raise
-            continue
-        following = _next_healthy(left, caller, services) if response.fault is _PROVIDER else None
-        if following is None or not _can_repeat(parsed, writer) or not retries.take(now()):
-            return response if 200 <= response.status < 300 else _presentable(response, endpoint, target)
-        response.abandon()
-        exchange.redacted = 0
+        else:
+            exchange.note_attempt(target.upstream.name, str(response.status))
+            if response.status >= 400:
+                _note_error(attempt, response, services.clock)
+            following = _next_healthy(left, caller, services) if response.fault is _PROVIDER else None
+            if following is None or not _can_repeat(parsed, writer) or not retries.take(now()):
+                return response if 200 <= response.status < 300 else _presentable(response, parsed.endpoint, target)
+            response.abandon()
+            exchange.redacted, exchange.first_byte_at = 0, None
+        began = now()
     raise NoTarget(f"No upstream of the model {parsed.model.name!r} can take a request now.", retry_after_ms=1000)
 
 
@@ -140,67 +143,76 @@ def _next_healthy(left: Iterator[Target], caller: Caller, services: UpstreamServ
     return next((target for target in left if services.routing.health.share(target, now, caller) > 0), None)
 
 
-async def _attempt(
-    exchange: Exchange, parsed: ParsedRequest, target: Target, outgoing: UpstreamRequest, services: UpstreamServices
+def _outgoing(
+    exchange: Exchange, parsed: ParsedRequest, target: Target, headers: Headers, began: float
+) -> UpstreamRequest:
+    """What this target is sent; `headers` are those for every target."""
+    upstream, request, endpoint = target.upstream, exchange.request, parsed.endpoint
+    if upstream.pass_headers:
+        headers = [*headers, *_more_headers(exchange, target)]
+    if exchange.trace is not None:
+        headers = [*headers, ("traceparent", exchange.trace.begin_attempt(target, began))]
+    return UpstreamRequest(
+        endpoint.upstream_path(target.model, request.parameters),
+        headers,
+        outgoing_body(exchange, parsed, target),
+        endpoint.method,
+        target.model,
+        exchange.caller.team if exchange.caller is not None else "",
+        parsed.rest,
+        passed_query(request.query, endpoint, upstream, endpoint.names_read) if request.query else "",
+        upstream.base_path(endpoint.name) if upstream.base_paths else None,
+        endpoint.dialect is upstream.other_dialect,
+        exchange.note_attempt,
+    )
+
+
+def _begun(
+    exchange: Exchange, parsed: ParsedRequest, target: Target, begun: UpstreamResponse, now: float
 ) -> CollectedResponse:
-    """One try, which is noted in the exchange and counts for the target's health. The one that is relayed ends with its
-    exchange."""
-    exchange.target, upstream, now = target, target.upstream, services.clock.monotonic
-    began = now()
-    attempt = exchange.attempt = services.routing.health.begin(target, began, exchange.caller or ANYONE)
-    try:
-        try:
-            begun = await services.client.send(upstream, outgoing)
-        except BaseException:
-            exchange.upstream_seconds += now() - began
-            raise
-        exchange.upstream_seconds += begun.first_byte_at - begun.sent_at
-        exchange.first_byte_at = begun_at = now()
-        if begun.status < 400:
-            attempt.answered(begun_at)
-        response = CollectedResponse(begun, LATE_MAX if parsed.stream else WHOLE_MAX, upstream.redactor)
-        if not response.is_whole:
-            is_collected = _is_collected(response, parsed) or await _wait_collected(exchange, parsed, response, now)
-            response.is_whole = is_collected and not response.is_too_long and begun.is_over
-        elif response.kind is not _JSON:
-            response.is_stream = response.status < 400 and _is_stream(response, parsed)
-        if upstream.redactor is not None or response.status >= 400:
-            _read_collected(exchange, response)
-    except UpstreamError as error:
+    """An answer that has begun, and what of it has come."""
+    exchange.upstream_seconds += begun.first_byte_at - begun.sent_at
+    exchange.first_byte_at = now
+    if begun.status < 400 and exchange.attempt is not None:
+        exchange.attempt.answered(now)
+    return CollectedResponse(begun, LATE_MAX if parsed.stream else WHOLE_MAX, target.upstream.redactor)
+
+
+def _note_failure(exchange: Exchange, attempt: Attempt, error: BaseException, began: float, now: float) -> None:
+    """The attempt has ended without an answer that can be relayed."""
+    if exchange.first_byte_at is None:
+        exchange.upstream_seconds += now - began
+    if isinstance(error, UpstreamError) and exchange.target is not None:
         exchange.first_byte_at = None
-        exchange.note_attempt(upstream.name, error.reason)
-        attempt.ended(outcome_of_error(error), now(), reason=error.reason)
-        raise
-    except BaseException:
-        attempt.ended(_NEUTRAL, now())
-        raise
-    exchange.note_attempt(upstream.name, str(response.status))
-    if response.status < 400:
-        return response
-    outcome = outcome_of_answer(response.status, response.fault)
-    if outcome is not _SUCCEEDED:
-        retry_after_s = read_retry_after(response.headers, services.clock.now_ms())
-        is_rejected = response.fault is _CREDENTIALS
-        reason = UpstreamAuthFailed.code if is_rejected else str(response.status)
-        attempt.ended(outcome, now(), retry_after_s, reason=reason)
+        exchange.note_attempt(exchange.target.upstream.name, error.reason)
+        attempt.ended(outcome_of_error(error), now, reason=error.reason)
     else:
-        attempt.answered(now())
-    return response
+        attempt.ended(_NEUTRAL, now)
+
+
+def _note_error(attempt: Attempt, response: CollectedResponse, clock: Clock) -> None:
+    """The attempt was answered by an error."""
+    outcome = outcome_of_answer(response.status, response.fault)
+    if outcome is _SUCCEEDED:
+        attempt.answered(clock.monotonic())
+        return
+    retry_after_s = read_retry_after(response.headers, clock.now_ms())
+    reason = UpstreamAuthFailed.code if response.fault is _CREDENTIALS else str(response.status)
+    attempt.ended(outcome, clock.monotonic(), retry_after_s, reason=reason)
 
 
 async def _wait_collected(
     exchange: Exchange, parsed: ParsedRequest, collected: CollectedResponse, now: Callable[[], float]
-) -> bool:
-    """Wait until the answer is collected as far as it goes; False for an error whose body takes too long: its status
-    has to do. The time that this takes is the upstream's. Raises what `finished` raises."""
+) -> None:
+    """Wait until the answer is collected as far as it goes, or is an error whose body takes too long: its status has to
+    do. The time that this takes is the upstream's. Raises what `finished` raises."""
     began = now()
     try:
         async with asyncio.timeout(None if collected.status < 400 else ERROR_BODY_S):
             while not _is_collected(collected, parsed):
                 await collected.woken()
-        return True
     except TimeoutError:
-        return False
+        return
     except BaseException as error:
         collected.abandon()
         if isinstance(error, asyncio.CancelledError) and collected.status < 400:
@@ -223,8 +235,8 @@ def _read_collected(exchange: Exchange, collected: CollectedResponse) -> None:
 
 
 def _is_collected(collected: CollectedResponse, parsed: ParsedRequest) -> bool:
-    """Whether it is known what the answer is; and of JSON and errors, whether all of it has come, or too much. Raises
-    what `end` raises, unless the answer is passed on as a stream."""
+    """Whether it is known what the answer is; and of JSON and errors, whether all of it has come, or too much. Then it
+    `is_whole` where all has come. Raises what `end` raises, unless the answer is passed on as a stream."""
     kind, is_over = collected.kind, collected.is_over
     if kind is None:
         if not is_over:
@@ -234,9 +246,11 @@ def _is_collected(collected: CollectedResponse, parsed: ParsedRequest) -> bool:
     if collected.status < 400:
         collected.is_stream = kind is not _JSON and _is_stream(collected, parsed)
         if collected.is_stream or (not is_over and (kind is _OTHER or parsed.is_array)):
+            collected.is_whole = is_over and not collected.is_too_long
             return True
     if is_over:
         collected.end()
+        collected.is_whole = not collected.is_too_long
         return True
     return collected.is_too_long
 
@@ -260,7 +274,7 @@ def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> 
     if target.model != parsed.asked_model and parsed.endpoint.about is None:
         changes |= _model_changes(parsed, target)
     if parsed.stream and _must_ask_usage(parsed, target):
-        changes["stream_options",] = _asking_usage(parsed.members.value("stream_options"))
+        changes[_USAGE_OPTIONS,] = _asking_usage(parsed.members.value(_USAGE_OPTIONS))
     if parsed.consulted:
         changes |= _consulted_changes(parsed, target)
     granted = exchange.quota_output_cap
@@ -270,7 +284,10 @@ def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> 
         granted is not None or (parsed.asked_cap or 0) > cap or LLAMA_CAP[0] in parsed.members.names
     ):
         changes |= _cap_changes(cap, parsed, target, is_granted=granted is not None)
-    return parsed.members.changed_at(changes) if changes else parsed.members.body
+    body = parsed.members.changed_at(changes) if changes else parsed.members.body
+    if _USAGE_OPTIONS in parsed.members.names and _must_not_ask_usage(parsed, target):
+        return read_json_spans(body).without(_USAGE_OPTIONS)
+    return body
 
 
 def _model_changes(parsed: ParsedRequest, target: Target) -> dict[Path, bytes]:
@@ -317,6 +334,11 @@ def _must_ask_usage(parsed: ParsedRequest, target: Target) -> bool:
     return parsed.endpoint.asks_with_stream_options and target.upstream.stream_options and not parsed.asks_usage
 
 
+def _must_not_ask_usage(parsed: ParsedRequest, target: Target) -> bool:
+    """Whether the upstream would refuse the request for the member, which libraries add by themselves."""
+    return parsed.endpoint.asks_with_stream_options and not target.upstream.stream_options
+
+
 def _asking_usage(options: bytes | None) -> bytes:
     if options in (None, b"null"):
         return b'{"include_usage":true}'
@@ -330,10 +352,8 @@ def _headers(exchange: Exchange, parsed: ParsedRequest) -> Headers:
     if exchange.trace is not None:
         replaced = exchange.trace.replaced_headers
         passed = [line for line in passed if line[0] not in replaced]
-    passed.append(("x-request-id", request.request_id))
-    if parsed.content_type:
-        passed.insert(0, ("content-type", parsed.content_type))
-    return passed
+    own = ("x-request-id", request.request_id)
+    return [("content-type", parsed.content_type), *passed, own] if parsed.content_type else [*passed, own]
 
 
 def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:

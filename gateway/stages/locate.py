@@ -164,7 +164,10 @@ def _maker(request: IncomingRequest, caller: Caller, snapshot: ConfigSnapshot) -
 
 def _unknown(name: ObjectName, member: str | None = None) -> CallerError:
     shown = name.id[:_SHOWN]
-    message = f"There is no {name.kind} {shown!r} that a key of this team has made here, or it is not kept any more."
+    message = (
+        f"There is no {name.kind} {shown!r} that a key of this team has made here, or it is not kept any more. Check"
+        " the id; to continue without it, send the whole conversation as 'input'."
+    )
     if name.kind is ObjectKind.CONVERSATION:
         return ConversationUnknown(message, param=member)
     return ResponseUnknown(message) if member is None else PreviousResponseUnknown(message, param=member)

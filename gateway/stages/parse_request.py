@@ -15,6 +15,7 @@ from gateway.core.endpoints import GEMINI_PREFIX, OTHER_MODELS, OVERRIDES, Endpo
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.form import Form
 from gateway.core.input_size import InputSize, WeighedMember, input_size, weighed_members
+from gateway.core.json_object import Path
 from gateway.core.json_spans import JsonSpans, MemberNames, NamesRead, read_json_spans
 from gateway.core.other_models import PLACES, SETTINGS
 from gateway.core.pricing import DEARER_TIERS
@@ -23,7 +24,6 @@ from gateway.core.request import ParsedRequest
 from gateway.core.request_fields import TOKENS_MAX, Fields
 from gateway.core.snapshot import Binding, Caller, ConfigSnapshot, Model
 from gateway.core.usage_report import value_at
-from gateway.core.usage_tables import Path
 
 _OWN_WORDS = re.compile(r"`(\w+)`: (.*)")
 """An explanation that a class of fields gives itself."""
@@ -186,6 +186,7 @@ def _not_served(model: str, endpoint: Endpoint) -> ModelUnknown:
         f"The model {model!r} is not served at {endpoint.path} here: none of its upstreams has this API. Use another"
         " API for it, or another model.",
         param="model",
+        asked=model,
     )
 
 
@@ -207,7 +208,7 @@ def _fields(body: bytes, endpoint: Endpoint) -> Fields:
     except msgspec.ValidationError as error:
         raise _field_error(str(error), endpoint.fields) from None
     except RecursionError:
-        raise BodyUnreadable("The body is nested too deeply to be read.") from None
+        raise BodyUnreadable("The body is nested too deeply to be read. Send it with fewer levels.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BodyUnreadable(f"The body is not valid JSON: {error}.") from None
 

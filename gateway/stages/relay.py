@@ -50,13 +50,32 @@ async def relay(
     exchange.status = 200 if writer.started else response.status
     began = clock.monotonic()
     try:
-        if response.is_stream:
-            await _relay_stream(exchange, parsed, response, writer)
-        elif writer.started:
+        if writer.started and not response.is_stream:
             _relay_late(exchange, parsed, response, writer)
-        else:
-            await _relay_plain(exchange, parsed, response, writer)
-        exchange.whole = True
+            exchange.whole = True
+            return
+        passage = _passage_of(exchange, parsed, response, writer)
+        try:
+            writer.start(response.status, answer_headers(exchange, response))
+            passage.begin()
+            # In place of `finished`: each of many open streams would have one more coroutine.
+            while not response.is_over:
+                await response.woken()
+            if not passage.end():
+                raise UpstreamBroke(f"The upstream {_name(exchange)!r} ended its answer inside an event.")
+            exchange.whole = True
+        except UpstreamError:
+            passage.cut()
+            raise
+        except asyncio.CancelledError:
+            # A client that has left needs no more, and its stream may still be read on. One that leaves after the last
+            # event has the whole answer.
+            if not writer.gone:
+                passage.cut()
+            elif passage.has_ended:
+                exchange.whole = True
+                writer.finish()
+            raise
     finally:
         exchange.redacted = response.redacted
         exchange.upstream_seconds += clock.monotonic() - began
@@ -65,9 +84,7 @@ async def relay(
 def answer_headers(exchange: Exchange, response: CollectedResponse) -> Headers:
     """The head that the client sees: a few of the upstream's headers and the state of the caller's limits. Clients go
     by the content type, so that it says what the body is."""
-    passed, is_stream = TO_CLIENT.passed(response.headers), response.is_stream
-    if "\n" in "".join(response.headers.values()):
-        passed = [(name, line) for name, value in passed for line in value.split("\n")]
+    passed, is_stream = TO_CLIENT.passed_once(response.headers), response.is_stream
     if is_stream != response.is_called_stream and (is_stream or response.kind is _JSON):
         content_type = "text/event-stream; charset=utf-8" if is_stream else "application/json"
         passed = [("content-type", content_type), *[each for each in passed if each[0] != "content-type"]]
@@ -85,21 +102,84 @@ def _output_budget(exchange: Exchange, parsed: ParsedRequest) -> OutputBudget | 
     )
 
 
-class _EventRelay:
-    """Gives the client what the tally makes of each piece. One small object: thousands of streams take turns, and what
-    each has of its own is seldom in the processor's caches."""
+class _Passage:
+    """Gives the client each piece of an answer as it comes, at the client's own pace; an `AnswerSource`. One small
+    object: thousands of streams take turns, and what each has of its own is seldom in the processor's caches."""
 
-    __slots__ = ("_response", "_tally", "_writer")
+    __slots__ = ("_response", "_writer")
 
-    def __init__(self, response: CollectedResponse, tally: StreamTally, writer: ResponseWriter) -> None:
+    has_ended = False
+    """Whether the client was given the last event of a stream."""
+
+    def __init__(self, response: CollectedResponse, writer: ResponseWriter) -> None:
         self._response = response
-        self._tally = tally
         self._writer = writer
 
-    def take(self, data: bytes) -> None:
+    def begin(self) -> None:
+        response, writer = self._response, self._writer
+        writer.control_source(self)
+        response.deliver_to(self._taker())
+        if response.is_too_long and not writer.congested:
+            response.resume()
+
+    def end(self) -> bool:
+        """The answer is over: give what is left. Whether it is whole; if not, `cut` is to follow. Raises what broke
+        it."""
+        raise NotImplementedError
+
+    def cut(self) -> None:
+        """The answer is broken: give what may still be given."""
+
+    def pause(self) -> None:
+        self._response.pause()
+
+    def resume(self) -> None:
+        self._response.resume()
+
+    def is_between_events(self) -> bool:
+        """Nothing may be written between the pieces of what is no stream of events."""
+        return False
+
+    def _taker(self) -> Callable[[bytes], None]:
+        """What takes and writes each piece."""
+        raise NotImplementedError
+
+
+class _EventPassage(_Passage):
+    """A stream, of which the client gets what the tally makes of each piece."""
+
+    __slots__ = ("_tally",)
+
+    def __init__(self, response: CollectedResponse, tally: StreamTally, writer: ResponseWriter) -> None:
+        super().__init__(response, writer)
+        self._tally = tally
+
+    @property
+    def has_ended(self) -> bool:  # type: ignore[override]  # It is only read.
+        return self._tally.ended
+
+    def end(self) -> bool:
+        if not self._tally.stopped:
+            self._response.end()
+            if not self._tally.ends_whole:
+                return False
+        self._writer.write(self._tally.close())
+        self._writer.finish()
+        return True
+
+    def cut(self) -> None:
+        self._writer.write(self._tally.cut())
+
+    def is_between_events(self) -> bool:
+        return self._tally.is_between_events()
+
+    def _taker(self) -> Callable[[bytes], None]:
+        return self._take_to_the_stop if self._tally.may_stop else self._take
+
+    def _take(self, data: bytes) -> None:
         self._writer.write(self._tally.feed(data))
 
-    def take_to_the_stop(self, data: bytes) -> None:
+    def _take_to_the_stop(self, data: bytes) -> None:
         """The same where the tally may end the stream."""
         passed = self._tally.feed(data)
         if self._tally.stopped:
@@ -107,72 +187,39 @@ class _EventRelay:
         self._writer.write(passed)
 
 
-def _pass_on(
-    response: CollectedResponse,
-    writer: ResponseWriter,
-    take: Callable[[bytes], None],
-    is_between_events: Callable[[], bool],
-) -> None:
-    """Give `take`, which writes, each piece at the client's own pace."""
-    writer.control_source(response.pause, response.resume, is_between_events)
-    response.deliver_to(take)
-    if response.is_too_long and not writer.congested:
-        response.resume()
+class _PlainPassage(_Passage):
+    """An answer that is long or not JSON: what has come is given, then the rest as it comes."""
+
+    __slots__ = ("_tally",)
+
+    def __init__(self, response: CollectedResponse, tally: PlainTally, writer: ResponseWriter) -> None:
+        super().__init__(response, writer)
+        self._tally = tally
+
+    def end(self) -> bool:
+        self._response.end()
+        self._tally.close()
+        self._writer.finish()
+        return True
+
+    def _taker(self) -> Callable[[bytes], None]:
+        return self._take
+
+    def _take(self, data: bytes) -> None:
+        self._tally.feed(data)
+        self._writer.write(data)
 
 
-def _never() -> bool:
-    """Nothing may be written between the pieces of what is no stream of events."""
-    return False
-
-
-async def _relay_stream(
+def _passage_of(
     exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter
-) -> None:
+) -> _Passage:
+    if not response.is_stream:
+        exchange.tally = plain = _plain_tally(parsed, response)
+        return _PlainPassage(response, plain, writer)
     merge = parsed.endpoint.asks_with_stream_options and not parsed.asks_usage
     tally = StreamTally(parsed.endpoint, merge=merge, budget=_output_budget(exchange, parsed))
     exchange.tally = tally
-    passage = _EventRelay(response, tally, writer)
-    try:
-        writer.start(response.status, answer_headers(exchange, response))
-        take = passage.take_to_the_stop if tally.may_stop else passage.take
-        _pass_on(response, writer, take, tally.is_between_events)
-        # In place of `finished`: each of many open streams would have one more coroutine.
-        while not response.is_over:
-            await response.woken()
-        response.end()
-    except UpstreamError:
-        if not tally.stopped:
-            writer.write(tally.cut())
-            raise
-    except asyncio.CancelledError:
-        # A client that has left needs no more, and its stream may still be read on. One that leaves after the last
-        # event has the whole answer.
-        if not writer.gone:
-            writer.write(tally.cut())
-        exchange.whole = writer.gone and tally.ended
-        raise
-    if not tally.stopped and not tally.ends_whole:
-        writer.write(tally.cut())
-        raise UpstreamBroke(f"The upstream {_name(exchange)!r} ended its answer inside an event.")
-    writer.write(tally.close())
-    writer.finish()
-
-
-async def _relay_plain(
-    exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter
-) -> None:
-    """Of what is long or not JSON, the rest is relayed as it comes."""
-    exchange.tally = tally = _plain_tally(parsed, response)
-
-    def take(data: bytes) -> None:
-        tally.feed(data)
-        writer.write(data)
-
-    writer.start(response.status, answer_headers(exchange, response))
-    _pass_on(response, writer, take, _never)
-    await response.finished()
-    tally.close()
-    writer.finish()
+    return _EventPassage(response, tally, writer)
 
 
 def _plain_tally(parsed: ParsedRequest, response: CollectedResponse) -> PlainTally:

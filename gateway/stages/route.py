@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gateway.core.affinity import key_of
 from gateway.core.clock import Clock
@@ -19,11 +19,10 @@ def route(
     routing: RoutingState,
     clock: Clock,
     held_by: str = "",
-) -> list[Target]:
+) -> Sequence[Target]:
     """The targets that the caller may ask, best first; `headers` are the request's, `held_by` is the upstream that
-    alone can answer it. Raises NoTarget where none can take
-    it now, and UpstreamAuthFailed where that is since all of them reject the gateway's credentials: waiting does not
-    help."""
+    alone can answer it. Raises NoTarget where none can take it now, and UpstreamAuthFailed where that is since all of
+    them reject the gateway's credentials: waiting does not help."""
     model, now = parsed.binding.model, clock.monotonic()
     serving = model.serving(parsed.endpoint.name)
     if held_by:
@@ -39,5 +38,9 @@ def route(
                 " Operators: check their api_key."
             )
         wait_ms = max(1000, round(routing.health.wait_s(serving, now, caller) * 1000))
-        raise NoTarget(f"No upstream of the model {model.name!r} can take a request now.", retry_after_ms=wait_ms)
+        raise NoTarget(
+            f"No upstream of the model {model.name!r} can take a request now. Try again after the time that"
+            " 'retry-after' says.",
+            retry_after_ms=wait_ms,
+        )
     return targets

@@ -50,12 +50,22 @@ def settle(
         return
     usage = usage_of(exchange, parsed, estimator)
     if usage is not None:
+        if usage.source is not _REPORTED and parsed.tier:
+            usage = _at_asked_tier(usage, parsed, exchange.target)
         exchange.usage = usage
         exchange.cost = _cost(parsed, exchange.target, usage)
         if exchange.whole and usage.source is _REPORTED:
             output = usage.output // parsed.choices
             estimator.learn(parsed.input_size, usage.input, output, exchange.upstream_seconds)
     counters.begin_settlement(settlement(exchange, reservation, zone, recorder.of(exchange)), then)
+
+
+def _at_asked_tier(usage: Usage, parsed: ParsedRequest, target: Target | None) -> Usage:
+    """An estimate whose answer has not named its service tier, at the one that was asked for, where it has a price."""
+    price = target.price if target is not None else None
+    if usage.service_tier or price is None or parsed.tier not in price.tiers:
+        return usage
+    return msgspec.structs.replace(usage, service_tier=parsed.tier)
 
 
 def _cost(parsed: ParsedRequest, target: Target | None, usage: Usage) -> int:

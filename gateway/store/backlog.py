@@ -31,6 +31,7 @@ from gateway.store.journal import (
     orphans,
     park,
 )
+from gateway.store.logged_once import LoggedOnce
 
 _PAUSE_S = 1.0
 """Between two checks whether the store is back."""
@@ -101,7 +102,7 @@ class Backlog:
         self._read_up_to = 0
         self._orphans_read: dict[str, int] = {}
         """How far the journals of dead processes are replayed, by process."""
-        self._complained: set[str] = set()
+        self._log_once = LoggedOnce(policy.log_error)
         self._news = asyncio.Event()
         self._moving: asyncio.Task[None] | None = None
 
@@ -157,7 +158,7 @@ class Backlog:
                 await asyncio.sleep(self._policy.pause_s)
                 continue
             except Exception as error:  # noqa: BLE001 # A defect must not end the replay permanently.
-                self._complain_once(f"the journal cannot be replayed: {error!r}")
+                self._log_once(f"the journal cannot be replayed: {error!r}")
                 await asyncio.sleep(self._policy.pause_s)
                 continue
             if self._own or self._memory or self._journal.failing:
@@ -218,12 +219,12 @@ class Backlog:
                 if self._read_up_to == before:
                     return  # What is being written comes next.
         except (OSError, _KeptSettlement) as error:
-            self._complain_once(f"the journal {journal.path} waits: {error}")
+            self._log_once(f"the journal {journal.path} waits: {error}")
             return
         self._read_up_to = 0
 
     async def _replay_orphans(self) -> None:
-        found = list(orphans(self._journal.path.parent, self._complain_once))
+        found = list(orphans(self._journal.path.parent, self._log_once))
         try:
             self._orphaned = sum([await self._count(orphan) for orphan in found])
             await self._share_key()
@@ -249,7 +250,7 @@ class Backlog:
             orphan.remove()
             self._orphans_read.pop(orphan.process, None)
         except (OSError, _KeptSettlement) as error:
-            self._complain_once(f"the journal {orphan.path} waits: {error}")
+            self._log_once(f"the journal {orphan.path} waits: {error}")
 
     async def _replay(self, journal: Journal | Orphan, start: int) -> AsyncIterator[int]:
         """Yields the end of each line that is done. Raises StoreUnavailable, OSError, _KeptSettlement."""
@@ -309,13 +310,7 @@ class Backlog:
         await asyncio.to_thread(park, path, lines)
         self._policy.count("parked", len(lines))
         # Once for each file: one that is garbage has a great many lines.
-        self._complain_once(f"an entry of {path.name} {why}: it is not charged, and kept in {path.stem}.parked", path)
-
-    def _complain_once(self, complaint: str, about: object = None) -> None:
-        key = str(about or complaint)
-        if key not in self._complained:
-            self._complained.add(key)
-            self._policy.log_error(complaint)
+        self._log_once(f"an entry of {path.name} {why}: it is not charged, and kept in {path.stem}.parked", path)
 
 
 def _has_fault(fault: str, one: Read) -> bool:

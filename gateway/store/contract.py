@@ -296,6 +296,13 @@ class OutboxReport(NamedTuple):
     problems: list[str]
 
 
+class CounterOwner(NamedTuple):
+    """A limit's scope, empty for a name that no counter has; `subject` is that of the limit where it is a key's."""
+
+    scope: str
+    subject: str
+
+
 class NotificationOutbox(Protocol):
     """Notifications that wait to be delivered, for all gateways together.
 
@@ -311,6 +318,10 @@ class NotificationOutbox(Protocol):
 
     def counter_name(self, limit: Limit) -> str:
         """The name of this limit's counter in entries of settlements."""
+        ...
+
+    def counter_owner(self, counter: str) -> CounterOwner:
+        """Whose limit has the counter of this name."""
         ...
 
     def follow(self, teams: Iterable[str], models: Iterable[str]) -> None:

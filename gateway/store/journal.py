@@ -295,7 +295,7 @@ class Orphan:
 
 def orphans(folder: Path, log_error: Callable[[str], None]) -> Iterator[Orphan]:
     """The journals whose processes are dead, each held until it is removed or released; what looks like one and
-    cannot be read is complained of."""
+    cannot be read is logged."""
     for path in sorted(folder.glob("*" + SUFFIX)):
         try:
             file = os.open(path, os.O_RDWR)

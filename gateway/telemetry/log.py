@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.errors import InternalError
+from gateway.core.errors import FieldInvalid, InternalError, KeyUnknown, LimitRefusal, ModelUnknown
 from gateway.core.exchange import Exchange, Failure
 from gateway.core.header_rules import (
     AGENT_HEADERS,
@@ -31,6 +31,7 @@ from gateway.core.header_rules import (
     first_of,
     may_name_session,
 )
+from gateway.core.limit_status import WrittenRefusal
 from gateway.core.request import IncomingRequest
 from gateway.core.traces import RequestTrace
 from gateway.core.usage import UsageSource
@@ -47,9 +48,11 @@ _UPSTREAM_IDS = frozenset(UPSTREAM_ID_HEADERS)
 
 _TURN_ID = re.compile(r'"turn_id"\s*:\s*"([^"\\]{1,200})"')
 
-_LIMIT_FIELDS = ("name", "scope", "meter", "per", "amount", "used", "held", "requested", "retry_after_ms")
-"""The fields of a limit that refused. The team and the key are fields of the line itself."""
+_FIRST_NAME = re.compile("[A-Za-z_]{1,64}")
 
+_LIMIT_FIELDS = ("name", "scope", "meter", "per", "amount", "used", "held", "requested")
+"""The fields of a limit that refused; `retry_after_ms` is another. The team and the key are fields of the line
+itself."""
 
 _SHARED_REMEMBERED = 2_048
 """Alike requests whose shared fields are kept encoded: about half a kilobyte for each."""
@@ -105,12 +108,15 @@ class _RequestLine(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     method: str | None = None
     path: str | None = None
     refused_key: str | None = None
+    refused_because: str | None = None
+    param: str | None = None
+    asked_model: str | None = None
     output_cap: int | None = None
     shadow_refused: list[str] | None = None
     redacted: int | None = None
     code: str | None = None
     blame: str | None = None
-    limit: dict[str, Any] | None = None
+    limit: msgspec.Raw | None = None
     error: str | None = None
     stack: list[str] | None = None
     attempts: list[str] | None = None
@@ -328,18 +334,37 @@ def _add_failure(line: _RequestLine, x: Exchange, failure: Failure) -> None:
         line.method, line.path = shortened(x.request.method), shortened(x.request.path)
     if x.refused_key:
         line.refused_key = x.refused_key
+    _add_reason(line, x)
     if x.refusal is not None and x.refusal.would_refuse:
         line.shadow_refused = [limit.name for limit in x.refusal.would_refuse]
     if x.attempts:
         line.attempts = _attempts_of(x)
-    if x.error is None:
-        return
-    if x.error.limit is not None:
-        line.limit = {name: x.error.limit[name] for name in _LIMIT_FIELDS}
-    if isinstance(x.error, InternalError):
-        cause = x.error.__cause__ or x.error
-        line.error = type(cause).__qualname__
-        line.stack = _stack(cause)
+
+
+def _limit_that_refused(written: WrittenRefusal, retry_after_ms: int) -> msgspec.Raw:
+    if not written.logged:
+        written.logged = _ENCODER.encode({name: written.limit[name] for name in _LIMIT_FIELDS})[:-1]
+    return msgspec.Raw(b'%b,"retry_after_ms":%d}' % (written.logged, retry_after_ms))
+
+
+def _add_reason(line: _RequestLine, x: Exchange) -> None:
+    """What the code of a refusal leaves open. Of the place of a fault its first name alone, and only one that the
+    gateway itself reads: the others are what the client has written."""
+    match x.error:
+        case LimitRefusal(written=written, retry_after_ms=retry_after_ms) if written is not None:
+            line.limit = _limit_that_refused(written, retry_after_ms or 0)
+        case KeyUnknown(why=why):
+            line.refused_because = why
+        case ModelUnknown(asked=asked) if asked:
+            line.asked_model = shortened(asked)
+        case FieldInvalid(param=str(param)):
+            name = _FIRST_NAME.match(param)
+            if name is not None and name[0] in x.request.endpoint.names_read:
+                line.param = name[0]
+        case InternalError() as error:
+            cause = error.__cause__ or error
+            line.error = type(cause).__qualname__
+            line.stack = _stack(cause)
 
 
 def _attempts_of(x: Exchange) -> list[str]:

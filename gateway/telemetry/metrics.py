@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import platform
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import attrgetter
@@ -22,7 +22,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
 from gateway.core.exchange import Exchange, Failure
 from gateway.core.limits import MICRO, Limit, Scope
-from gateway.core.reservation import LimitStatus
+from gateway.core.reservation import LimitStatus, Refusal
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.usage import Usage, UsageSource
 from gateway.telemetry.configured_names import STORED_LIMIT, ConfiguredNames, prune
@@ -87,6 +87,15 @@ class _Answers:
     noted: list[_Figures] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Refusals:
+    """Requests of a team that this limit has refused, and that are not counted yet."""
+
+    team: str
+    limit: Limit
+    number: int = 0
+
+
 class Metrics:
     """Every series of this process. A new one is one line here and, if a request feeds it, one below."""
 
@@ -99,6 +108,8 @@ class Metrics:
         self._begin_at_zero()
         self._names: ConfiguredNames | None = None
         self._answers: dict[tuple[Any, ...], _Answers] = {}
+        self._refusals: dict[tuple[str, int], _Refusals] = {}
+        """By the team and the identity of the limit, which they keep alive."""
         self._store_calls: defaultdict[Labels, list[float]] = defaultdict(list)
         self._process = ProcessMetrics()
 
@@ -247,8 +258,10 @@ class Metrics:
             self.quotas.note(reservation.limit_statuses)
             if reservation.would_refuse:
                 self._would_have_refused(reservation.would_refuse, team)
-        if x.error is not None:
-            self._failed(x, x.error, team)
+        if x.refusal is not None:
+            self._note_refusal(x.refusal, team)
+        if x.error is not None and x.first_byte_at is not None and parsed is not None and parsed.stream:
+            self._broke_off(x.error)
 
     def store_call(self, call: str, outcome: str, seconds: float) -> None:
         """Record one call of the store: what for, "ok" or "unavailable", and how long it took."""
@@ -285,6 +298,7 @@ class Metrics:
 
     def keep(self, snapshot: ConfigSnapshot, names: ConfiguredNames) -> None:
         """Show series of this configuration alone from now on. `names` are what `configured_names` gives of it."""
+        self._add_refusals()  # By the names that their limits had.
         self.quotas.keep(snapshot)
         self._names = names
 
@@ -326,6 +340,7 @@ class Metrics:
 
     def add_counted(self) -> None:
         """Add to the series what was noted since the last time."""
+        self._add_refusals()
         for answers in self._answers.values():
             self._add_answers(answers)
         self._answers.clear()
@@ -369,19 +384,29 @@ class Metrics:
             name = self._limit_label(limit.name, limit.scope)
             self.shadow_refused.add((team, name, limit.meter, limit.per or "", limit.scope))
 
-    def _failed(self, x: Exchange, error: GatewayError, team: str) -> None:
-        if error.limit is not None:
-            self._refused(team, error.limit, error.retry_after_ms or 0)
-        if x.first_byte_at is not None and x.parsed is not None and x.parsed.stream:
-            by = next((by for kind, by in _ABORTED_BY if isinstance(error, kind)), "")
-            if by:
-                self.aborted.add((by,))
+    def _broke_off(self, error: GatewayError) -> None:
+        """A stream ended with this error."""
+        by = next((by for kind, by in _ABORTED_BY if isinstance(error, kind)), "")
+        if by:
+            self.aborted.add((by,))
 
-    def _refused(self, team: str, limit: Mapping[str, Any], retry_after_ms: int) -> None:
-        per = limit["per"] or ""
-        name = self._limit_label(limit["name"], limit["scope"])
-        self.refused.add((team, name, limit["meter"], per, limit["scope"]))
-        self.quotas.note_refusal(team, limit, retry_after_ms)
+    def _note_refusal(self, refusal: Refusal, team: str) -> None:
+        limit = refusal.limit_status.limit
+        which = team, id(limit)
+        noted = self._refusals.get(which)
+        if noted is None:
+            if len(self._refusals) >= _NOTED_KINDS:
+                self._add_refusals()
+            noted = self._refusals[which] = _Refusals(team, limit)
+        noted.number += 1
+        self.quotas.note(refusal.limit_statuses)
+
+    def _add_refusals(self) -> None:
+        for noted in self._refusals.values():
+            limit = noted.limit
+            name = self._limit_label(limit.name, limit.scope)
+            self.refused.add((noted.team, name, limit.meter, limit.per or "", limit.scope), noted.number)
+        self._refusals.clear()
 
     def _limit_label(self, name: str, scope: str) -> str:
         """For limits of single keys in the store, which may have any name, only names of the configuration are used."""

@@ -5,13 +5,13 @@ Those of keys and users are left out: their number has no bound that a metric co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from gateway.core.clock import Clock
-from gateway.core.limits import MICRO, Limit, Meter, Per, Scope
+from gateway.core.limits import Limit, Scope
 from gateway.core.reservation import LimitStatuses
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.telemetry.series import Labels
@@ -23,7 +23,6 @@ _NOTED_MAX = 128
 """Sets of limits whose last report waits to be read: so many take a fraction of a millisecond."""
 
 _QUOTA_SCOPES = frozenset({Scope.ORGANISATION, Scope.TEAM})
-_QUOTA_WINDOWS = frozenset(per for per in Per if per.rate_ms is None)
 
 
 class QuotaUse(msgspec.Struct):
@@ -66,26 +65,13 @@ class QuotaUses:
         """By the identity of their limits, which they keep alive: what was not read yet, the last report last."""
 
     def note(self, statuses: LimitStatuses) -> None:
-        """What an admission has found of its limits."""
+        """What an admission or a refusal has found of its limits."""
         noted, limits = self._noted, id(statuses.limits)
         if limits in noted:
             del noted[limits]
         elif len(noted) >= _NOTED_MAX:
             self._read_noted()
         noted[limits] = statuses
-
-    def note_refusal(self, team: str, limit: Mapping[str, Any], retry_after_ms: int) -> None:
-        """`limit` is that of the 429: its quota is spent."""
-        self._read_noted()
-        per = limit["per"] or ""
-        if per not in _QUOTA_WINDOWS or limit["scope"] not in _QUOTA_SCOPES or not limit["amount"]:
-            return
-        labels = (team if limit["scope"] == Scope.TEAM else "", limit["name"], limit["meter"], per)
-        known = self._uses.get(labels)
-        # A total quota has no time to retry after: it never resets.
-        resets_ms = known.resets_ms if known else retry_after_ms and self._clock.now_ms() + retry_after_ms
-        unit = MICRO if limit["meter"] == Meter.USD else 1
-        self._uses[labels] = QuotaUse(limit["used"] * unit, limit["amount"] * unit, resets_ms)
 
     def configured(self) -> list[Limit]:
         """The quotas of the present configuration."""

@@ -18,6 +18,7 @@ import msgspec
 
 from gateway.core.clock import Clock
 from gateway.core.errors import Blame
+from gateway.core.json_object import JsonObject
 from gateway.core.limits import MICRO
 from gateway.core.time_format import rfc3339
 from gateway.telemetry.metrics import DURATION, FIRST_TOKEN, Metrics
@@ -27,7 +28,6 @@ HISTORY_MINUTES = 360
 MINUTE_MS = 60_000
 QUANTILES = (0.5, 0.95, 0.99)
 
-JsonObject = dict[str, Any]
 Counts = dict[str, int]
 
 

@@ -97,8 +97,16 @@ class UpstreamOrigin:
             (self._other_fixed if other else self._fixed).refuse_control(request.headers)
         beginning = self._remembered_beginning if len(names) <= _REMEMBERED_LINES else self._beginning
         begun = beginning(request.method, request.base_path, request.path, request.query, other, names)
+        # Where the body ends (RFC 9112, section 6).
+        rest, size = request.rest, len(request.body)
+        if rest is None:
+            framing = f"content-length: {size}\r\n" if size or request.method != "GET" else ""
+        elif rest.length is None:
+            framing = "transfer-encoding: chunked\r\n"
+        else:
+            framing = f"content-length: {size + rest.length}\r\n"
         # A header that is not UTF-8 arrives with its bytes as surrogates and leaves as it came.
-        return f"{begun % values}{_framing(request)}\r\n".encode("utf-8", "surrogateescape")
+        return f"{begun % values}{framing}\r\n".encode("utf-8", "surrogateescape")
 
     def _beginning(
         self, method: str, base_path: str | None, path: str, query: str, other: bool, names: tuple[str, ...]
@@ -150,14 +158,6 @@ def _tunnel_request(url: BaseUrl, proxy: Proxy) -> bytes:
     host = f"[{url.host}]" if ":" in url.host else url.host
     login = f"proxy-authorization: {proxy.authorization}\r\n" if proxy.authorization else ""
     return f"CONNECT {host}:{url.port} HTTP/1.1\r\nhost: {host}:{url.port}\r\n{login}\r\n".encode()
-
-
-def _framing(request: UpstreamRequest) -> str:
-    """The line that says where the body ends (RFC 9112, section 6); none where there is no body."""
-    rest, size = request.rest, len(request.body)
-    if rest is None:
-        return f"content-length: {size}\r\n" if size or request.method != "GET" else ""
-    return "transfer-encoding: chunked\r\n" if rest.length is None else f"content-length: {size + rest.length}\r\n"
 
 
 class CannotConnect(Exception):

@@ -30,6 +30,7 @@ is a failure of the upstream, which may have worked on the request.
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from collections.abc import Callable
 from enum import Enum, StrEnum, auto
@@ -43,8 +44,9 @@ from gateway.core.request import BodyTail
 from gateway.core.snapshot import Upstream
 from gateway.runtime.relay_queue import RelayQueue
 from gateway.runtime.tasks import BackgroundTasks
+from gateway.runtime.timer_sweep import TimerSweep
 from gateway.upstream.contract import FailureReason
-from gateway.upstream.deadlines import Deadlines, DeadlineTimer
+from gateway.upstream.deadlines import Deadlines
 from gateway.upstream.framing import Framing
 from gateway.upstream.response_stream import ResponseStream
 from gateway.upstream.upload import Upload
@@ -115,6 +117,7 @@ class ClientOptions:
         self.distrusts_any = False
         """Whether any upstream has sent what answers no request."""
         self.relays = RelayQueue()
+        self.timers = TimerSweep()
         self.read_buffer = memoryview(bytearray(READ_BYTES))
 
     def note_unrequested_bytes(self, upstream_name: str) -> None:
@@ -158,6 +161,7 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_cost_s",
         "_deadlines",
+        "_expires_at",
         "_fileno",
         "_framing",
         "_gives_way",
@@ -171,7 +175,6 @@ class Connection(asyncio.BufferedProtocol):
         "_read_buffer",
         "_response",
         "_state",
-        "_timer",
         "_transport",
         "_unsent",
         "_upload",
@@ -188,13 +191,13 @@ class Connection(asyncio.BufferedProtocol):
         self._owner = owner
         self._options = options
         self._read_buffer = options.read_buffer
-        self._timer = DeadlineTimer(asyncio.get_running_loop(), self._timer_expired)
         self._framing = Framing()
         self._deadlines = Deadlines(upstream.timeouts, 0.0)
         self._state = _IDLE
         self._response: ResponseStream | None = None
         self._upload: Upload | None = None
         self._idle_until = 0.0
+        self._expires_at = math.inf
         self._unsent = 0
         self._cost_s = 0.0
         self._is_reused = False
@@ -245,12 +248,13 @@ class Connection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Close now, whatever is not sent or not read. Harmless when closed."""
         self._response = None
-        self._timer.cancel()
+        self._disarm()
         if self._upload is not None:
             self._upload.stop()
         if not self.closed:
             self.closed = True
             self._state = _CLOSED
+            self._framing.let_go()
             self._transport.abort()
 
     def shut_down(self) -> None:
@@ -272,7 +276,7 @@ class Connection(asyncio.BufferedProtocol):
             self._is_reading_paused = False
             self._await_turn()
             self._deadlines.receiving(monotonic())
-            self._timer.arm(self._deadlines.next)
+            self._arm(self._deadlines.next)
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)
@@ -283,7 +287,7 @@ class Connection(asyncio.BufferedProtocol):
         """All that was available is taken: the source is waited for."""
         if self._state is _SENDING:
             self._deadlines.waiting_for_client(monotonic(), sent_bytes)
-            self._timer.arm(self._deadlines.next)
+            self._arm(self._deadlines.next)
 
     def flushed(self) -> None:
         """The upstream has taken the whole request."""
@@ -362,15 +366,15 @@ class Connection(asyncio.BufferedProtocol):
         if self._state is _SENDING:
             self._unsent = self._transport.get_write_buffer_size()
             self._deadlines.sending(monotonic())
-            self._timer.arm(self._deadlines.next)
+            self._arm(self._deadlines.next)
 
     def _await_response(self, response: ResponseStream) -> None:
         self._state = _AWAITING
-        now, deadlines = monotonic(), self._deadlines
+        now = monotonic()
         response.sent_at = response.sent_at or now
-        deadlines.awaiting_response(now)
-        if deadlines.next < self._timer.when:
-            self._timer.arm(deadlines.next)
+        until = self._deadlines.awaiting_response(now)
+        if until < self._expires_at:
+            self._arm(until)
 
     def _begin_receiving(self, response: ResponseStream, now: float, piece: bytes) -> None:
         self._state, framing = _RECEIVING, self._framing
@@ -379,7 +383,7 @@ class Connection(asyncio.BufferedProtocol):
             self._upload.stop()
         if not framing.complete:
             self._deadlines.receiving(now)
-            self._timer.arm(self._deadlines.next)
+            self._arm(self._deadlines.next)
 
     def _end_exchange(self, response: ResponseStream, now: float) -> None:
         """The response is whole, or can never be."""
@@ -390,7 +394,10 @@ class Connection(asyncio.BufferedProtocol):
             response.fail(FailureReason("malformed", f"sent what is not an HTTP answer: {framing.fault}"))
             self.abort()
             return
-        self._complete_response(response, now)
+        if self._state is not _RECEIVING:
+            self._begin_receiving(response, now, b"")
+        self._response = None
+        response.complete()
         if framing.excess:
             self._refuse_unrequested()
             return
@@ -403,15 +410,9 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
         self._state, self._is_reused = _IDLE, True
         self._idle_until = until = now + self._options.idle_seconds
-        if until < self._timer.when:
-            self._timer.arm(until)
+        if until < self._expires_at:
+            self._arm(until)
         self._owner.released(self)
-
-    def _complete_response(self, response: ResponseStream, now: float) -> None:
-        if self._state is not _RECEIVING:
-            self._begin_receiving(response, now, b"")
-        self._response = None
-        response.complete()
 
     def _refuse_unrequested(self) -> None:
         self.abort()
@@ -423,7 +424,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         is_receiving = self._state is _RECEIVING
         if how is HangUp.CLOSED and self._framing.close():
-            self._complete_response(response, monotonic())
+            self._end_exchange(response, monotonic())
         elif self._is_stale(is_unacknowledged):
             response.fail_with(StaleConnection())
         else:
@@ -443,23 +444,35 @@ class Connection(asyncio.BufferedProtocol):
             return False
         return self._state is _SENDING or is_unacknowledged
 
-    def _timer_expired(self) -> float | None:
-        now = monotonic()
-        response = self._response
+    def _arm(self, when: float) -> None:
+        """Expire no later than soon after `when`; free where it would anyhow."""
+        if when < self._expires_at:
+            self._disarm()
+            self._expires_at = self._options.timers.add(self, when)
+
+    def _disarm(self) -> None:
+        if self._expires_at < math.inf:
+            self._options.timers.discard(self, self._expires_at)
+            self._expires_at = math.inf
+
+    def expired(self) -> None:
+        """Some deadline may have passed."""
+        self._expires_at, now, response = math.inf, monotonic(), self._response
         if response is None:
             if now < self._idle_until:
-                return self._idle_until
-            self.abort()
-            return None
+                self._arm(self._idle_until)
+            else:
+                self.abort()
+            return
         if self._gives_way:
             self._deadlines.since = now  # It is not the upstream that is slow.
         if self.congested:
             self._note_progress(now)
         if now < self._deadlines.next:
-            return self._deadlines.next
+            self._arm(self._deadlines.next)
+            return
         response.time_out(self._deadlines.error(now, self._name))
         self.abort()
-        return None
 
     def _note_progress(self, now: float) -> None:
         unsent = self._transport.get_write_buffer_size()

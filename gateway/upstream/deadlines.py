@@ -1,23 +1,16 @@
-"""Time limits of an exchange: one timer for each connection, and what the exchange waits for.
+"""Time limits of an exchange, and what it waits for.
 
-Nothing is armed or cancelled for a chunk. A chunk moves `Deadlines.since`; the timer, armed once for
+Nothing is armed or cancelled for a chunk. A chunk moves `Deadlines.since`; the connection's timer, armed once for
 the earliest deadline, asks again when it expires.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Callable
-from time import monotonic
 
 from gateway.core.errors import RequestMalformed, UpstreamTimedOut
 from gateway.core.snapshot import Timeouts
 from gateway.upstream.contract import FailureReason
-
-READ_FIRST_S = 0.001
-"""uvloop runs timers before it reads sockets. So much later it has read what arrived while the process stood still, and
-an answer that is already there is not taken for late."""
 
 CLIENT_GRACE_S = 10.0
 CLIENT_BYTES_PER_S = 1024
@@ -28,44 +21,6 @@ such a least rate, too."""
 _SENDING = FailureReason("send_timeout", "read no byte of the request")
 _AWAITING = FailureReason("first_byte_timeout", "sent no byte of an answer")
 _RECEIVING = FailureReason("idle_timeout", "sent nothing more")
-
-
-class DeadlineTimer:
-    """A timer that is cheap to postpone. `expired` is called when the time has come and returns when to
-    call again, or None. Times are monotonic seconds."""
-
-    __slots__ = ("_expired", "_handle", "_loop", "when")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, expired: Callable[[], float | None]) -> None:
-        self._loop = loop
-        self._expired = expired
-        self._handle: asyncio.TimerHandle | None = None
-        self.when = math.inf
-        """When it expires: to be compared where most have nothing to arm, as `arm` is a call."""
-
-    def arm(self, when: float) -> None:
-        """Expire no later than `when`; free where it would anyhow."""
-        if self.when <= when:
-            return
-        if self._handle is not None:
-            self._handle.cancel()
-        self.when = when
-        self._handle = self._loop.call_later(when - monotonic(), self._due)
-
-    def cancel(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-            self.when = math.inf
-
-    def _due(self) -> None:
-        self._handle = self._loop.call_later(READ_FIRST_S, self._judge)
-
-    def _judge(self) -> None:
-        self._handle, self.when = None, math.inf
-        when = self._expired()
-        if when is not None:
-            self.arm(when)
 
 
 class Deadlines:
@@ -101,9 +56,12 @@ class Deadlines:
         left = CLIENT_GRACE_S + sent_bytes / CLIENT_BYTES_PER_S - self._client_s
         self.since, self._allowed_s, self._missing = now, min(self._timeouts.idle, left), None
 
-    def awaiting_response(self, now: float) -> None:
-        """All is sent: the client is not waited for any more."""
-        self.since, self._allowed_s, self._missing = now, self._timeouts.first_byte, _AWAITING
+    def awaiting_response(self, now: float) -> float:
+        """All is sent: the client is not waited for any more. Returns what is `next` then."""
+        self.since, self._missing = now, _AWAITING
+        self._allowed_s = allowed_s = self._timeouts.first_byte
+        next_at = now + allowed_s
+        return next_at if next_at < self._total_at else self._total_at
 
     def receiving(self, now: float) -> None:
         """The response has begun, or is wanted again. Set `since` for each piece from here on."""

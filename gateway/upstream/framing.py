@@ -6,6 +6,8 @@ ends, that is a fault. What follows the end is `excess`, and makes the connectio
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import httptools
 
 from gateway.core.header_rules import REPEATED_PREFIXES
@@ -13,7 +15,16 @@ from gateway.core.header_rules import REPEATED_PREFIXES
 BODILESS_BYTES = 65_536
 """What may come in a row without bringing any body: head, trailers, chunk extensions, 1xx."""
 
+_REMEMBERED_NAMES = 256
+"""Names of headers. Servers send the same few with every answer; what is remembered must stay bounded."""
+
 _BODILESS_STATUSES = frozenset({204, 304})
+
+
+@lru_cache(_REMEMBERED_NAMES)
+def _lower(name: bytes) -> str:
+    """The name of a header in lower case: the same text each time, so that it is compared and found at once."""
+    return name.lower().decode("latin-1")
 
 
 class Framing:
@@ -57,8 +68,13 @@ class Framing:
         pieces.clear()
         return piece
 
+    def let_go(self) -> None:
+        """Nothing is fed any more. Parser and framing have each other, which only a search for garbage would find."""
+        del self._parser
+
     def close(self) -> bool:
         """The connection has ended in order; returns whether this ends the response, too."""
+        self.keeps_alive = False
         self.complete = self.complete or (self._until_close and not self.fault)
         return self.complete
 
@@ -83,9 +99,13 @@ class Framing:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:
-            lower, text, headers = name.lower().decode("latin-1"), value.decode("utf-8", "replace"), self.headers
-            if lower in headers and lower.startswith(REPEATED_PREFIXES):
-                text = f"{headers[lower]}\n{text}"
+            lower, text, headers = _lower(name), value.decode("utf-8", "replace"), self.headers
+            if lower in headers:
+                if lower.startswith(REPEATED_PREFIXES):
+                    text = f"{headers[lower]}\n{text}"
+                elif lower == "content-encoding":
+                    # A network that compresses what is compressed may add a line (RFC 9110, 5.3 and 8.4).
+                    text = f"{headers[lower]}, {text}"
             headers[lower] = text
 
     def on_headers_complete(self) -> None:

@@ -89,11 +89,13 @@ class ConnectionShares:
 
     def give_back(self, holder: Holder) -> None:
         self.free += 1
-        by_model, by_team = self._by_model, self._by_team
-        if left := by_model.pop(holder.model) - 1:
-            by_model[holder.model] = left
-        if left := by_team.pop(holder.team) - 1:
-            by_team[holder.team] = left
+        model, team, by_model, by_team = holder.model, holder.team, self._by_model, self._by_team
+        by_model[model] = left = by_model[model] - 1
+        if not left:
+            del by_model[model]
+        by_team[team] = left = by_team[team] - 1
+        if not left:
+            del by_team[team]
 
     def _no_model_holds_less(self, held: int) -> bool:
         return all(held <= self._by_model.get(other, 0) for other in self.models)

@@ -108,8 +108,10 @@ class ResponseStream:
         self._deliver()
 
     def available(self) -> bytes | None:
-        buffer, is_whole = self._buffer, self._received and self._failure is None
-        if not is_whole or type(buffer) is not PlainBuffer or buffer.size > TURN_BYTES:
+        buffer = self._buffer
+        if not self._received or self._failure is not None or type(buffer) is not PlainBuffer:
+            return None
+        if buffer.size > TURN_BYTES:
             return None
         self.is_over = True
         return buffer.get_all()

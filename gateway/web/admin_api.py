@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
 from gateway.core.errors import FieldInvalid, GatewayError, UrlUnknown
 from gateway.core.health import ModelStatus, UpstreamStatus
-from gateway.core.parameters import refuse_unknown
+from gateway.core.json_object import JsonObject
+from gateway.core.parameters import number_of, refuse_unknown
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.time_format import rfc3339
 from gateway.identity.requests import AdministrationRequest, of_method
 from gateway.pipeline import Services
-from gateway.store.usage_report import REPORTS, JsonObject, Report, json_list
+from gateway.store.operator_reports import REPORTS, Report, json_list
 from gateway.telemetry.traffic import HISTORY_MINUTES, TrafficHistory
 from gateway.web.admin_access import SESSION, AdminAccess, actor_of
 from gateway.web.admin_catalogue import models, teams
@@ -27,6 +27,8 @@ Reload = Callable[[str], Awaitable[list[str]]]
 Action = Callable[[AdminRequest], Awaitable[AdminResponse]]
 
 Administer = Callable[[AdministrationRequest], Awaitable[JsonObject]]
+
+_TRAFFIC_MINUTES = 180
 
 Content = Callable[[Services, Mapping[str, str]], Awaitable[JsonObject]]
 """The JSON of a page by its query. Raises FieldInvalid, StoreUnavailable."""
@@ -118,10 +120,7 @@ def traffic_page(history: TrafficHistory) -> Content:
 
     async def content(_services: Services, query: Mapping[str, str]) -> JsonObject:
         refuse_unknown(query, ("minutes",))
-        written = query.get("minutes", "180")
-        if not re.fullmatch("[1-9][0-9]{0,2}", written, re.ASCII) or int(written) > HISTORY_MINUTES:
-            raise FieldInvalid(f"'minutes' must be a number from 1 to {HISTORY_MINUTES}.", param="minutes")
-        return history.report(int(written))
+        return history.report(number_of(query, "minutes", most=HISTORY_MINUTES, default=_TRAFFIC_MINUTES))
 
     return content
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gateway.core.json_object import JsonObject
 from gateway.core.parameters import refuse_unknown
 from gateway.core.pricing import PICO_PER_MICRO, PRICE_NAMES, WHOLE_FACTOR, Price
 from gateway.core.snapshot import ConfigSnapshot, Model, Target
 from gateway.identity.key_objects import limit_terms
 from gateway.pipeline import Services
 from gateway.runtime.slices import in_slices
-from gateway.store.usage_report import JsonObject, json_list
+from gateway.store.operator_reports import json_list
 
 _KEYS_AT_ONCE = 2_000
 _MODELS_AT_ONCE = 50

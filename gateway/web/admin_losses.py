@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from gateway.core.calendar import DAY_MS
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
+from gateway.core.json_object import JsonObject
 from gateway.core.losses import (
     CHARGED,
     LOSSES,
@@ -30,8 +31,6 @@ from gateway.core.requests_in_flight import ProcessQuestion
 from gateway.core.time_format import rfc3339
 from gateway.identity.requests import AdministrationRequest, nothing_at, refuse_method
 from gateway.store.contract import LossStore, ProcessCalls
-
-JsonObject = dict[str, Any]
 
 LIST = "losses"
 METHODS = {LIST: ("GET",)}

@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import date, datetime
 
 from gateway.core.errors import StoreUnavailable
+from gateway.core.json_object import JsonObject
 from gateway.core.time_format import rfc3339
 from gateway.pipeline import Services
-from gateway.store.usage_report import JsonObject, quotas_running_out, usage_overview
+from gateway.store.operator_reports import quotas_running_out, usage_overview
 
 Part = Callable[[Services, Mapping[str, str]], Awaitable[JsonObject]]
 

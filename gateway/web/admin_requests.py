@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
+from gateway.core.json_object import JsonObject
 from gateway.core.parameters import refuse_unknown
 from gateway.core.request_explanation import explained, record_object
 from gateway.core.request_record import RequestRecord
@@ -27,8 +28,6 @@ from gateway.core.requests_in_flight import (
 from gateway.identity.contract import AuditEntry
 from gateway.identity.requests import AdministrationRequest, nothing_at, refuse_method
 from gateway.store.contract import ProcessCalls, RecordStore
-
-JsonObject = dict[str, Any]
 
 LIST, MEMBER = "requests", "requests/{id}"
 METHODS: Mapping[str, tuple[str, ...]] = {LIST: ("GET",), MEMBER: ("GET", "DELETE")}

@@ -8,10 +8,10 @@ serves clients.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
-from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 from multidict import CIMultiDictProxy
 
@@ -25,15 +25,21 @@ from gateway.core.errors import (
     UrlUnknown,
 )
 from gateway.core.parameters import refuse_repeated
+from gateway.core.response import Work
 from gateway.runtime.tasks import LogError
 from gateway.web import openapi
 from gateway.web.admin_openapi import PREFIX, admin_document
+from gateway.web.client_request import ClientRequest
 from gateway.web.console_files import SHARED_FILES, ConsoleFiles, closed_page
-from gateway.web.errors import JSON, SERVER, error_body, error_headers
+from gateway.web.errors import JSON, error_body, error_headers
 from gateway.web.long_json import encoded_in_slices
+from gateway.web.response_head import WITHOUT_LENGTH
 
 PIECE = 256 * 1024
 """Bytes of a body that are sent at once: a transport copies what its socket does not take."""
+
+_BODY_BYTES = 1024 * 1024
+"""What an operator may send at once."""
 
 
 class AdminRequest(msgspec.Struct, frozen=True):
@@ -88,7 +94,10 @@ class AdminRoutes:
             openapi.PATH: self._openapi,
         }
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    def handle(self, request: ClientRequest) -> Work:
+        return partial(self._handle, request)
+
+    async def _handle(self, request: ClientRequest) -> None:
         try:
             response = await self._answer(request)
         except GatewayError as error:
@@ -96,19 +105,12 @@ class AdminRoutes:
         except ConnectionError:
             raise  # The client has left.
         except Exception as defect:  # noqa: BLE001 # Whatever it is, operators have to find it in the log.
-            self._log_error(f"admin request {request.method[:20]!r} {request.rel_url.raw_path[:200]!r} failed", defect)
+            self._log_error(f"admin request {request.method[:20]!r} {request.url.raw_path[:200]!r} failed", defect)
             response = error_response(InternalError("The gateway failed. Its log says where."))
-        # No cache is to give one operator's page to another client, or a figure later.
-        headers = {"cache-control": "no-store", **dict(response.headers), "server": SERVER}
-        if len(response.body) > PIECE and request.method != "HEAD":
-            return await _send_in_pieces(request, web.StreamResponse(status=response.status, headers=headers), response)
-        answer = web.Response(status=response.status, headers=headers, body=response.body)
-        if not request.content.is_eof():
-            answer.force_close()
-        return answer
+        await _send(request, response)
 
-    async def _answer(self, request: web.BaseRequest) -> AdminResponse:
-        path = request.rel_url.raw_path
+    async def _answer(self, request: ClientRequest) -> AdminResponse:
+        path = request.url.raw_path
         if path.startswith(PREFIX):
             return await self._admin_api(request)
         if self._console.serves(path):
@@ -120,19 +122,19 @@ class AdminRoutes:
             raise MethodNotAllowed("Use GET to read this page.", allow="GET, HEAD")
         return await page()
 
-    async def _admin_api(self, request: web.BaseRequest) -> AdminResponse:
+    async def _admin_api(self, request: ClientRequest) -> AdminResponse:
         """Reads the body once the token is known to be right; most requests have none."""
         plain = _without_body(request)
-        repeated = len(request.rel_url.query) > len(plain.query)
-        if (repeated or request.can_read_body) and (refusal := await self._handlers.refuse_stranger(plain)):
+        repeated = len(request.url.query) > len(plain.query)
+        if (repeated or request.has_body) and (refusal := await self._handlers.refuse_stranger(plain)):
             return refusal
         if repeated:
-            refuse_repeated(_text(name) for name, _ in request.rel_url.query.items())
-        if request.can_read_body:
+            refuse_repeated(_text(name) for name, _ in request.url.query.items())
+        if request.has_body:
             plain = msgspec.structs.replace(plain, body=await _body(request))
         return await self._handlers.admin_api(plain)
 
-    async def _console_file(self, request: web.BaseRequest, path: str) -> AdminResponse:
+    async def _console_file(self, request: ClientRequest, path: str) -> AdminResponse:
         """The files are public: what they show is behind the token. Where there is none, the page says
         so."""
         answer = self._console.answer(request.method, path, request.headers)
@@ -161,17 +163,18 @@ class AdminRoutes:
         return AdminResponse(200, [JSON], admin_document())
 
 
-async def _send_in_pieces(
-    request: web.BaseRequest, answer: web.StreamResponse, response: AdminResponse
-) -> web.StreamResponse:
-    answer.content_length = len(response.body)
+async def _send(request: ClientRequest, response: AdminResponse) -> None:
+    connection, body = request.connection, memoryview(response.body)
+    # No cache is to give one operator's page to another client, or a figure later.
+    headers = {"cache-control": "no-store", **dict(response.headers)}
+    framing = "" if response.status in WITHOUT_LENGTH else f"content-length: {len(body)}\r\n"
     if not request.content.is_eof():
-        answer.force_close()
-    await answer.prepare(request)
-    body = memoryview(response.body)
-    for at in range(0, len(body), PIECE):
-        await answer.write(body[at : at + PIECE])
-    return answer
+        connection.is_last_answer = True
+    shown = 0 if request.method == "HEAD" else len(body)
+    connection.begin_answer(response.status, list(headers.items()), framing, bytes(body[: min(shown, PIECE)]))
+    for at in range(PIECE, shown, PIECE):
+        await connection.client_has_read()
+        connection.write(body[at : at + PIECE])
 
 
 def json_response(status: int, body: object) -> AdminResponse:
@@ -192,22 +195,26 @@ def _state(good: str, bad: str, problems: list[str]) -> AdminResponse:
     return json_response(503 if problems else 200, body)
 
 
-async def _body(request: web.BaseRequest) -> bytes:
+async def _body(request: ClientRequest) -> bytes:
+    pieces, size = [], 0
     try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise TooLarge(error.text or "The body is too large.") from None
+        while piece := await request.content.readany():
+            pieces.append(piece)
+            size += len(piece)
+            if size > _BODY_BYTES:
+                raise TooLarge(f"The body is larger than the {_BODY_BYTES:,} bytes that are taken here.")
     except RequestPayloadError as error:
         raise RequestMalformed(f"The body cannot be read: {error}.") from None
+    return b"".join(pieces)
 
 
-def _without_body(request: web.BaseRequest) -> AdminRequest:
+def _without_body(request: ClientRequest) -> AdminRequest:
     return AdminRequest(
         method="GET" if request.method == "HEAD" else _text(request.method),
-        path=_text(request.rel_url.raw_path),
-        query={_text(name): _text(request.rel_url.query[name]) for name in request.rel_url.query},
+        path=_text(request.url.raw_path),
+        query={_text(name): _text(request.url.query[name]) for name in request.url.query},
         headers={name.lower(): _text(_lines(request.headers, name)) for name in request.headers},
-        client_ip=request.remote or "",
+        client_ip=request.remote,
     )
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from gateway.core.endpoints import Dialect
 from gateway.core.errors import GatewayError, LimitRefusal, QuotaSpent
+from gateway.core.limit_status import WrittenRefusal
 from gateway.core.response import Headers
 from gateway.core.sse import event_of
 
@@ -52,26 +53,57 @@ _GEMINI_STATUSES = {
 }
 
 
+_LEFT, _DELAY, _WAIT_MS = b"\x01", b"\x02", b"\x03"
+"""Where a body is to have the time that is left: as its message has it, as Gemini's delay, and in milliseconds. No
+text in JSON has these characters."""
+_NAMED_GAPS = ((_LEFT, b"%(left)b"), (_DELAY, b"%(delay)b"), (_WAIT_MS, b"%(ms)d"))
+
+
 def error_body(error: GatewayError, dialect: Dialect = Dialect.OPENAI) -> bytes:
-    """The error as JSON; beside it a 429's `limit` object."""
-    body: dict[str, Any]
+    """The error as JSON; beside it a 429's `limit` object. That of a refusal by a limit is written once: when it is
+    repeated, the time that is left is put in."""
+    if not isinstance(error, LimitRefusal) or (written := error.written) is None:
+        return _ENCODER.encode(_content(error, error.message, dialect))
+    form = written.bodies.get(dialect)
+    if form is None:
+        form = written.bodies[dialect] = _form(error, written, dialect)
+    gaps: dict[bytes, bytes | int] = {b"left": error.left.encode(), b"ms": error.retry_after_ms or 0}
     if dialect is _GEMINI:
-        body = {"error": _gemini_error(error)}
-    elif dialect is _ANTHROPIC:
+        gaps[b"delay"] = _delay_text(error).encode()
+    return form % gaps
+
+
+def _form(error: LimitRefusal, written: WrittenRefusal, dialect: Dialect) -> bytes:
+    """The body of a refusal with gaps for the time that is left."""
+    before, after = _ENCODER.encode(written.before), _ENCODER.encode(written.after)
+    message = msgspec.Raw(before[:-1] + (_LEFT if written.waits else b"") + after[1:])
+    body = _content(error, message, dialect, msgspec.Raw(b'"%b"' % _DELAY))
+    body["limit"] = {**written.limit, "retry_after_ms": msgspec.Raw(_WAIT_MS)}
+    form = _ENCODER.encode(body).replace(b"%", b"%%")
+    for gap, named in _NAMED_GAPS:
+        form = form.replace(gap, named)
+    return form
+
+
+def _content(
+    error: GatewayError, message: str | msgspec.Raw, dialect: Dialect, delay: msgspec.Raw | None = None
+) -> dict[str, Any]:
+    """`delay` is the time until another try as Gemini's API has it, where it is not the error's own."""
+    if dialect is _GEMINI:
+        return {"error": _gemini_error(error, message, delay)}
+    plain = {"message": message, "type": error.type, "param": error.param, "code": error.code}
+    if dialect is _ANTHROPIC:
         spent = isinstance(error, QuotaSpent)
-        kind = "billing_error" if spent else _ANTHROPIC_TYPES.get(error.status, "api_error")
-        body = {"type": "error", "error": {**_plain(error), "type": kind}}
-    else:
-        body = {"error": _plain(error)}
-    if error.limit is not None:
-        body["limit"] = error.limit
-    return _ENCODER.encode(body)
+        plain["type"] = "billing_error" if spent else _ANTHROPIC_TYPES.get(error.status, "api_error")
+        return {"type": "error", "error": plain}
+    return {"error": plain}
 
 
 def error_event(error: GatewayError, dialect: Dialect) -> bytes:
     """The error as the last event of a stream."""
     if dialect is Dialect.RESPONSES:
-        return event_of(msgspec.json.encode({**_plain(error), "type": "error"}), b"error")
+        plain = {"message": error.message, "type": "error", "param": error.param, "code": error.code}
+        return event_of(_ENCODER.encode(plain), b"error")
     return event_of(error_body(error, dialect), b"error" if dialect is Dialect.ANTHROPIC else b"")
 
 
@@ -94,7 +126,7 @@ _GOOGLE = "type.googleapis.com/google.rpc"
 """https://cloud.google.com/apis/design/errors#error_payloads"""
 
 
-def _gemini_error(error: GatewayError) -> dict[str, Any]:
+def _gemini_error(error: GatewayError, message: str | msgspec.Raw, delay: msgspec.Raw | None) -> dict[str, Any]:
     status = _GEMINI_STATUSES.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
     details: list[dict[str, Any]] = [
         {
@@ -105,13 +137,13 @@ def _gemini_error(error: GatewayError) -> dict[str, Any]:
     ]
     if isinstance(error, LimitRefusal) and error.should_retry is False:
         # Gemini's clients give up at once where a violation is of a day's quota.
-        name = (error.limit or {}).get("name", "")
-        violation = {"quotaId": f"{name}-PerDay", "description": error.message}
+        name = error.written.limit["name"] if error.written is not None else ""
+        violation = {"quotaId": f"{name}-PerDay", "description": message}
         details.append({"@type": f"{_GOOGLE}.QuotaFailure", "violations": [violation]})
     elif error.retry_after_ms is not None:
-        details.append({"@type": f"{_GOOGLE}.RetryInfo", "retryDelay": f"{error.retry_after_ms / 1000:g}s"})
-    return {"code": error.status, "message": error.message, "status": status, "details": details}
+        details.append({"@type": f"{_GOOGLE}.RetryInfo", "retryDelay": delay or _delay_text(error)})
+    return {"code": error.status, "message": message, "status": status, "details": details}
 
 
-def _plain(error: GatewayError) -> dict[str, Any]:
-    return {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+def _delay_text(error: GatewayError) -> str:
+    return f"{(error.retry_after_ms or 0) / 1000:g}s"

@@ -1,45 +1,40 @@
-"""The connections of clients. A connection reports to its response writer when the client reads too slowly, and when it
-reads again.
+"""A connection of a client: serves one request after the other, each in the callback that brought it.
 
-aiohttp's parser accepts more than RFC 9112 lets a server accept: the difference is refused here, before a handler sees
-it. Bodies arrive as they were sent: the reader decodes them, once the sender is known.
+A request that has to wait for something gets a task there; one that is answered at once, as a refused key is, gets
+none. aiohttp's own way (`RequestHandler.start`) wakes a task of the connection, which starts another for the request:
+two turns of the event loop before a handler runs. Of aiohttp, the parser, the bodies and their flow control are used.
+The connection reports to its response writer when the client reads too slowly, and when it reads again.
+
+Bodies arrive as they were sent: the reader decodes them, once the sender is known.
 
 The parser also gives the last trailer of a body in chunks to the next request, as its first header: behind a proxy that
 shares its connections, that would be another client's request. So a connection is kept after a body in chunks only if
 that body's end is seen to have no trailers. It is not kept if the next request came right behind the chunks, and
 neither after a request for another protocol, whose rest the parser reads where it cannot be watched.
 
-Clients cannot use up what others need. A listener has a limited number of connections: for a new one the idle
-connection that was used least recently is closed, or, if the oldest are all at work, the new one is refused. A client
-that reads nothing of what was written for it is disconnected after a while, whether its answer is complete or not.
-In one turn of the event loop a few requests begin; those beyond wait (runtime/turn_queue.py), and a request that was
-sent ahead of an answer waits in another line than one of a client that waits for its answers.
+A client that reads nothing of what was written for it is disconnected after a while, whether its answer is complete or
+not.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from http import HTTPStatus
 from itertools import islice
-from typing import Any, NamedTuple
 
 from aiohttp import HttpVersion11, StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import RawRequestMessage
+from aiohttp.tcp_helpers import tcp_keepalive
 from aiohttp.web_protocol import RequestPayloadError
 
-from gateway.core.errors import (
-    GatewayError,
-    InternalError,
-    Overloaded,
-    RequestMalformed,
-    TransferCodingUnsupported,
-    VersionUnsupported,
-)
-from gateway.runtime.turn_queue import TurnQueue
+from gateway.core.errors import GatewayError, InternalError, Overloaded, RequestMalformed
+from gateway.core.response import Headers, Work
+from gateway.runtime.tasks import start_owned
+from gateway.web.client_request import ClientRequest
 from gateway.web.errors import SERVER, error_body, error_headers
+from gateway.web.response_head import response_head
 
 _HEAD_MAX = 32 * 1024
 """Bytes of one header: tokens in Authorization are longer than aiohttp's default of 8 KiB allows."""
@@ -63,52 +58,29 @@ _LINGER_S = 5.0
 """How long a client that is refused within its body may send on, so that it reads why before the connection is closed:
 as nginx has it (`lingering_timeout`). What it sends is dropped unread."""
 
-_LAST_WRITE_S = 5.0
-"""How long clients may take, when everything closes, to read what was written for them already."""
-
-_BEGUN_PER_TURN = 16
-"""Requests, whatever they ask for: twice as many as of all teams begin behind it (runtime/start_queue.py), so that a
-request soon waits in the line of its team. To refuse as many takes 4 ms."""
-
-_LOOKED_AT = 100
-"""Connections, of those used least recently, of which one is sought that is idle: a full listener stays quick."""
-
-
-class ClientLimits(NamedTuple):
-    """`connections` at any time; `stalled_s` is how long a client may take nothing of what was written for it, as nginx
-    has it (`send_timeout`); `idle_s` is how long a connection stays without a whole head, from its
-    beginning or its last answer on (`keepalive_timeout`)."""
-
-    connections: int
-    stalled_s: float = 60.0
-    idle_s: float = 75.0
-
-
-ADMIN_CLIENTS = ClientLimits(connections=256)
-"""Of the admin listener: apart from those of clients, so that a flood of these leaves operators and probes in."""
+Handler = Callable[[ClientRequest], Work | None]
+"""Gives a request its answer; where it has to wait for something, returns the rest of that."""
 
 
 class HttpConnection(web.RequestHandler):
-    """aiohttp's connection, with the write side's pauses made known at once, without a task."""
+    """What is written for a client goes to `transport`, which is None once the connection ends."""
 
     congested = False
+    """Whether the client reads more slowly than is written for it."""
     pause: Callable[[], None] | None = None
     resume: Callable[[], None] | None = None
-    new_id: Callable[[], str]
-    nothing: asyncio.Future[None]
-    """What to wait for where there is nothing to wait for: it is done."""
     response_began = False
-    """Whether the answer to a request has begun, and has not ended."""
-    stalled_s: float
+    """Whether the answer to the request that is served has begun."""
+    is_last_answer = False
+    """Whether the connection ends with the answer to the request that it has."""
     _socket: asyncio.Transport | None = None
     """The transport until it is closed: aiohttp forgets it before all that was written is sent."""
     _stall_timer: asyncio.TimerHandle | None = None
     _unsent = 0
+    _served: ClientRequest | None = None
     _chunked_content: StreamReader | None = None
     """The chunked body, of the request that is served, that is coming."""
     _bytes_of_it = 0
-    is_last_answer = False
-    """Whether the connection ends with the answer to the request that it has."""
     _body: StreamReader | None = None
     """Of the newest request that was parsed, until its end: from there on a head is received."""
     _is_chunked = False
@@ -117,19 +89,53 @@ class HttpConnection(web.RequestHandler):
     _received_last = b""
     """As many bytes as `_END_OF_CHUNKS` has."""
 
-    def expect_chunks(self, content: StreamReader) -> None:
-        """The body of the request that begins now comes in chunks."""
-        self._chunked_content = None if content.is_eof() else content
-        self._bytes_of_it = 0
+    def __init__(
+        self, server: web.Server, handler: Handler, new_id: Callable[[], str], *, idle_s: float, stalled_s: float
+    ) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # aiohttp takes None for no log of its own.
+            keepalive_timeout=idle_s,
+            max_line_size=_HEAD_MAX,
+            max_field_size=_HEAD_MAX,
+            read_bufsize=_UNREAD_BYTES,
+            auto_decompress=False,
+        )
+        self._handler = handler
+        self._new_id = new_id
+        self._stalled_s = stalled_s
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the client has sent further requests before it got this one's answer."""
+        return bool(self._messages)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a request."""
+        return self._served is None and not self._messages
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # only sockets come
+        self._socket = transport
+        BaseProtocol.connection_made(self, transport)  # aiohttp's own would start its task.
+        tcp_keepalive(transport)
+        assert self._manager is not None, "a connection is made once"
+        self._manager.connection_made(self, transport)
+        self._await_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._socket = None
+        self._stop_stall_timer()
+        if self._served is not None:
+            self._served.content.set_exception(exc or ConnectionResetError("The client left."))
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         messages = self._messages
         known, body = len(messages), self._body
         web.RequestHandler.data_received(self, data)  # By name: `super()` makes an object for each piece.
-        if len(data) >= _END_BYTES:
-            self._received_last = data[-_END_BYTES:]
-        else:
-            self._received_last = (self._received_last + data)[-_END_BYTES:]
+        self._received_last = (data if len(data) >= _END_BYTES else self._received_last + data)[-_END_BYTES:]
         if len(messages) > known:
             self._head_bytes = 0
             for message, content in islice(messages, known, None):
@@ -148,6 +154,118 @@ class HttpConnection(web.RequestHandler):
         self._body = body
         if self._chunked_content is not None:
             self._judge_framing(self._chunked_content, len(data))
+        if messages and self._served is None:
+            self._serve()
+
+    def _serve(self) -> None:
+        """Serve what was received, up to the first request that has to wait for something."""
+        while self._messages and self._served is None and not self._force_close:
+            message, content = self._messages.popleft()
+            if not isinstance(message, RawRequestMessage):
+                # Behind its first line the parser's message has the bytes at fault.
+                what = message.message.partition("\n")[0].rstrip(" :.")
+                self.refuse(RequestMalformed(f"The request is not valid HTTP: {what}."))
+                self.force_close()
+                return
+            self._served = request = ClientRequest(message, content, self)
+            self.response_began = False
+            if message.should_close:
+                self.is_last_answer = True
+            self._chunked_content = content if message.chunked and not content.is_eof() else None
+            self._bytes_of_it = 0
+            self._take_more()
+            work = self._begin(request)
+            if work is None and content.is_eof() and not self.congested:
+                self._end(request)
+            else:
+                self._task_handler = start_owned(self._serve_on(request, work))
+
+    def _take_more(self) -> None:
+        """Let the parser go on if it waits until messages are taken: it keeps a few."""
+        assert self._parser is not None, "the connection is open"
+        self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+
+    def _begin(self, request: ClientRequest) -> Work | None:
+        try:
+            return self._handler(request)
+        except Exception as defect:  # noqa: BLE001 # Whatever it is, the client has to have an answer.
+            self._fail(request, defect)
+            return None
+
+    async def _serve_on(self, request: ClientRequest, work: Work | None) -> None:
+        """The rest of a request: its answer, until the client has read most of it, and what is left of its body."""
+        try:
+            if work is not None:
+                await work()
+            if self.congested:
+                await self.client_has_read()
+            if not (request.content.is_eof() or self._force_close):
+                await self._drop_rest(request.content)
+        except ConnectionError:
+            self.force_close()
+        except Exception as defect:  # noqa: BLE001 # As in `_begin`.
+            self._fail(request, defect)
+        except BaseException:
+            self.force_close()
+            raise
+        finally:
+            self._task_handler = None
+        self._end(request)
+        self._serve()
+
+    async def _drop_rest(self, content: StreamReader) -> None:
+        """Take the rest of a body that is not read, so that the client gets to read its answer."""
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                while not content.is_eof():
+                    await content.readany()
+        except (TimeoutError, RequestPayloadError):
+            self.force_close()
+
+    def _end(self, request: ClientRequest) -> None:
+        """The request has its answer."""
+        if not (self.response_began or self._force_close):
+            self._fail(request, AssertionError("a handler gives an answer"))
+        self._served = self._chunked_content = None
+        if self.is_last_answer or self._close:
+            self.force_close()
+        elif not self._force_close:
+            self._await_head()
+
+    def _fail(self, request: ClientRequest, defect: Exception) -> None:
+        """The handler gave no answer, or not all of it."""
+        self.log_exception("a request for %s failed", request.url.raw_path[:200], exc_info=defect)
+        if self.response_began:
+            self.force_close()
+        else:
+            self.refuse(InternalError("The gateway failed. Its log says where."))
+
+    def refuse(self, error: GatewayError) -> None:
+        """Answer with an error. The connection ends with it."""
+        self.is_last_answer = True
+        body = error_body(error)
+        headers = [*error_headers(error), ("x-request-id", self._new_id())]
+        self.begin_answer(error.status, headers, f"content-length: {len(body)}\r\n", body)
+
+    def begin_answer(self, status: int, headers: Headers, framing: str, body: bytes) -> None:
+        """Write the head of the answer to the request that is served, and the first bytes of its body. `headers` and
+        `framing` as in `response_head`. Raises ValueError, and then has written nothing."""
+        served = self._served
+        version = HttpVersion11 if served is None else served.version
+        head = response_head(status, headers, framing, version=version, closes=self.is_last_answer)
+        self.response_began = True
+        if self.transport is not None:
+            self.transport.write(head + body)
+
+    def write(self, data: bytes | memoryview) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
+
+    async def client_has_read(self) -> None:
+        """Wait until the client has read most of what was written. Raises ConnectionError if it has left."""
+        await self._drain_helper()
 
     def _judge_framing(self, content: StreamReader, size: int) -> None:
         """So many bytes more of the chunked body of the request that is served now."""
@@ -170,39 +288,32 @@ class HttpConnection(web.RequestHandler):
         self.is_last_answer = True
         self.close()
 
-    @property
-    def has_more(self) -> bool:
-        """Whether the client has sent further requests before it got this one's answer."""
-        return bool(self._messages)
+    def _await_head(self) -> None:
+        """From now on a head has to come in time, or the connection is closed."""
+        loop = self._loop
+        self._next_keepalive_close_time = loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether it waits for a request."""
-        return self._waiter is not None
+    def _process_keepalive(self) -> None:
+        self._keepalive_handle = None
+        if not self.is_idle:
+            return  # The end of the answer starts it again.
+        if self._loop.time() < self._next_keepalive_close_time:
+            self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+        else:
+            self.force_close()
 
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        # aiohttp asks for it at the end of every body, and then the transport, whether or not it was paused.
-        if self._reading_paused or resume_parser:
-            super().resume_reading(resume_parser)
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # only sockets come
-        self._socket = transport
-        super().connection_made(transport)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._socket = None
-        self._stop_stall_timer()
-        super().connection_lost(exc)
+    def close(self) -> None:
+        """Serve nothing after what is served or was received; that may end."""
+        super().close()
+        if self.is_idle:
+            self.force_close()
 
     def force_close(self) -> None:
+        """Serve nothing more; what was written still goes out."""
         super().force_close()
         self._expect_progress()
-
-    async def start(self) -> None:
-        try:
-            await super().start()
-        finally:
-            self._expect_progress()
 
     def turn_away(self) -> None:
         """Refuse the client before it has sent anything."""
@@ -215,6 +326,11 @@ class HttpConnection(web.RequestHandler):
         self.force_close()
         if self._socket is not None and self._socket.get_write_buffer_size():
             self._socket.abort()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # aiohttp asks for it at the end of every body, and then the transport, whether or not it was paused.
+        if self._reading_paused or resume_parser:
+            super().resume_reading(resume_parser)
 
     def pause_writing(self) -> None:
         self.congested = True
@@ -235,7 +351,7 @@ class HttpConnection(web.RequestHandler):
         """Disconnect the client unless it takes some of what is written, again and again."""
         if self._socket is not None and self._stall_timer is None:
             self._unsent = self._socket.get_write_buffer_size()
-            self._stall_timer = asyncio.get_running_loop().call_later(self.stalled_s, self._check_progress)
+            self._stall_timer = self._loop.call_later(self._stalled_s, self._check_progress)
 
     def _check_progress(self) -> None:
         self._stall_timer = None
@@ -252,70 +368,6 @@ class HttpConnection(web.RequestHandler):
             self._stall_timer.cancel()
             self._stall_timer = None
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """What is not HTTP gets a JSON error too, and no traceback. Raises ConnectionError if an answer has begun."""
-        if self.response_began:
-            self.force_close()
-            raise ConnectionError("no second answer can follow the first")
-        # Behind its first line the parser's message has the bytes at fault.
-        what = (message or "it could not be parsed").partition("\n")[0].rstrip(" :.")
-        if status < 500:
-            return self.refusal(RequestMalformed(f"The request is not valid HTTP: {what}."))
-        return self.refusal(InternalError("The gateway failed."))
-
-    def refusal(self, error: GatewayError) -> web.Response:
-        """Ends the connection, too."""
-        headers = dict(error_headers(error)) | {"server": SERVER, "x-request-id": self.new_id(), "connection": "close"}
-        response = web.Response(status=error.status, body=error_body(error), headers=headers)
-        response.force_close()
-        return response
-
-    def log_exception(self, *args: Any, **kw: Any) -> None:
-        """A body that breaks off is the client's fault, and it got an error: no defect of ours."""
-        if not isinstance(kw.get("exc_info"), RequestPayloadError):
-            super().log_exception(*args, **kw)
-
-
-class ClientRequest(web.BaseRequest):
-    """`fault` is why it is refused at once; `is_last` says that the client wants the connection to end with it."""
-
-    connection: HttpConnection
-    fault: GatewayError | None
-    is_last: bool
-
-
-def _fault_of(message: RawRequestMessage) -> GatewayError | None:
-    """Why a request that the parser let through cannot be served."""
-    version, headers = message.version, message.headers
-    if version[0] != 1:
-        return VersionUnsupported(f"HTTP/{version[0]}.{version[1]} is not served. Send HTTP/1.1.")
-    if "#" in message.path:
-        return RequestMalformed("The request is not valid HTTP: its target has a fragment ('#').")
-    # What could not be parsed has headers of no kind.
-    if "transfer-encoding" not in headers:
-        return None
-    if version < HttpVersion11:
-        # A proxy in between that does not know chunks sees another end of the body (RFC 9112, section 6.1).
-        return RequestMalformed("The request is not valid HTTP: HTTP/1.0 has no transfer-encoding.")
-    codings = headers.getall("transfer-encoding")
-    if len(codings) > 1 or codings[0].lower() != "chunked":
-        named = ", ".join(codings)[:100]
-        return TransferCodingUnsupported(f"The transfer-encoding {named!r} is not supported. Send chunked alone.")
-    return None
-
-
-Handler = Callable[[ClientRequest], Awaitable[web.StreamResponse]]
-
-
-async def _refused(connection: HttpConnection, fault: GatewayError) -> web.StreamResponse:
-    return connection.refusal(fault)
-
 
 def _last_answer(error: GatewayError) -> bytes:
     """Of a connection that has no request."""
@@ -329,117 +381,3 @@ _TURNED_AWAY = _last_answer(
     Overloaded("All connections of the gateway are in use. Try again soon.", retry_after_ms=1000)
 )
 _HEAD_TOO_LARGE = _last_answer(RequestMalformed("The request is not valid HTTP: its head does not end."))
-
-
-class Listener(web.Server):
-    """Makes a HttpConnection for each connection; a client that leaves cancels its request. `refused` counts the
-    connections that were turned away, and idle ones that were closed for others."""
-
-    def __init__(self, handler: Handler, new_id: Callable[[], str], limits: ClientLimits) -> None:
-        super().__init__(
-            self._handle,  # type: ignore[arg-type]  # `_request` makes no other requests.
-            request_factory=self._request,  # type: ignore[arg-type]  # This listener makes no other connections.
-            handler_cancellation=True,
-        )
-        self.limits = limits
-        self.refused = 0
-        self._handler = handler
-        self._new_id = new_id
-        self._event_loop = asyncio.get_running_loop()
-        self._begins = TurnQueue(_BEGUN_PER_TURN)
-        self._open: dict[HttpConnection, None] = {}
-        """By their last request, or their beginning: the least recent first."""
-        self._empty = asyncio.Event()
-        self._nothing: asyncio.Future[None] = self._event_loop.create_future()
-        self._nothing.set_result(None)
-
-    @property
-    def open_connections(self) -> int:
-        return len(self._open)
-
-    def _request(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        connection: HttpConnection,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> ClientRequest:
-        fault = _fault_of(message)
-        if fault is not None:
-            # An answer in a version that is not understood would be wrong, too.
-            message = message._replace(version=HttpVersion11)
-        if message.url.absolute:
-            # Whom it names says nothing here, and aiohttp would fail to read some names.
-            message = message._replace(url=message.url.relative())
-        request = ClientRequest(message, payload, connection, writer, task, self._event_loop)
-        request.connection, request.fault, request.is_last = connection, fault, message.should_close
-        connection.response_began = False
-        if message.chunked:
-            connection.expect_chunks(payload)
-        if connection in self._open:
-            del self._open[connection]
-            self._open[connection] = None
-        return request
-
-    def _handle(self, request: ClientRequest) -> Awaitable[web.StreamResponse]:
-        if request.fault is not None:
-            return _refused(request.connection, request.fault)
-        if self._begins.try_begin():
-            return self._handler(request)
-        return self._handle_later(request)
-
-    async def _handle_later(self, request: ClientRequest) -> web.StreamResponse:
-        await self._begins.wait(f"{request.remote} {request.connection.has_more}")
-        return await self._handler(request)
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        assert isinstance(handler, HttpConnection), "this listener makes no other"
-        if len(self._open) >= self.limits.connections:
-            self.refused += 1
-            if not self._close_idle():
-                handler.turn_away()
-                return
-        self._open[handler] = None
-
-    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
-        super().connection_lost(handler, exc)
-        self._open.pop(handler, None)  # type: ignore[call-overload]  # This listener makes no other.
-        if not self._open:
-            self._empty.set()
-
-    def _close_idle(self) -> bool:
-        for connection in islice(self._open, _LOOKED_AT):
-            if connection.is_idle:
-                connection.give_way()
-                del self._open[connection]
-                return True
-        return False
-
-    async def close(self) -> None:
-        """Close idle connections at once, the others with what is still to be sent on them."""
-        self.pre_shutdown()
-        await self.shutdown(timeout=1)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WRITE_S):
-                while self._open:
-                    self._empty.clear()
-                    await self._empty.wait()
-
-    def __call__(self) -> HttpConnection:
-        connection = HttpConnection(
-            self,
-            loop=self._event_loop,
-            access_log=None,  # type: ignore[arg-type]  # aiohttp takes None for no log of its own.
-            keepalive_timeout=self.limits.idle_s,
-            max_line_size=_HEAD_MAX,
-            max_field_size=_HEAD_MAX,
-            read_bufsize=_UNREAD_BYTES,
-            auto_decompress=False,
-            lingering_time=_LINGER_S,
-        )
-        connection.new_id = self._new_id
-        connection.nothing = self._nothing
-        connection.stalled_s = self.limits.stalled_s
-        return connection

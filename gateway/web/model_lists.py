@@ -9,19 +9,21 @@ from collections.abc import Mapping
 
 from gateway.core.endpoints import ENDPOINTS, Dialect
 from gateway.core.errors import FieldInvalid
+from gateway.core.json_object import JsonObject
+from gateway.core.parameters import number_of
 from gateway.core.snapshot import Model
 from gateway.core.time_format import rfc3339
 
-Json = dict[str, object]
-
 _GEMINI_METHODS = {row.name: row.path.rpartition(":")[2] for row in ENDPOINTS.values() if row.dialect is Dialect.GEMINI}
 
+_PAGE_MAX = 1_000
 
-def openai_list(models: list[Model]) -> Json:
+
+def openai_list(models: list[Model]) -> JsonObject:
     return {"object": "list", "data": [openai_model(model) for model in models]}
 
 
-def openai_model(model: Model) -> Json:
+def openai_model(model: Model) -> JsonObject:
     return {
         "id": model.name,
         "object": "model",
@@ -31,7 +33,7 @@ def openai_model(model: Model) -> Json:
     }
 
 
-def anthropic_model(model: Model) -> Json:
+def anthropic_model(model: Model) -> JsonObject:
     return {
         "type": "model",
         "id": model.name,
@@ -42,7 +44,7 @@ def anthropic_model(model: Model) -> Json:
     }
 
 
-def anthropic_list(models: list[Model], query: Mapping[str, str]) -> Json:
+def anthropic_list(models: list[Model], query: Mapping[str, str]) -> JsonObject:
     """A page of the list, by `limit`, `after_id` and `before_id`. Raises FieldInvalid."""
     names = [model.name for model in models]
     begin, end = 0, len(models)
@@ -50,7 +52,7 @@ def anthropic_list(models: list[Model], query: Mapping[str, str]) -> Json:
         begin = _place(names, after, "after_id") + 1
     if before := query.get("before_id"):
         end = _place(names, before, "before_id")
-    limit = _most_of(query, "limit")
+    limit = number_of(query, "limit", most=_PAGE_MAX, default=len(models))
     cut = max(0, end - begin - limit)
     if before and not after:
         begin += cut
@@ -65,7 +67,7 @@ def anthropic_list(models: list[Model], query: Mapping[str, str]) -> Json:
     }
 
 
-def gemini_model(model: Model) -> Json:
+def gemini_model(model: Model) -> JsonObject:
     """https://ai.google.dev/api/models#Model"""
     methods = [method for name, method in _GEMINI_METHODS.items() if model.serving(name)]
     return {
@@ -78,14 +80,14 @@ def gemini_model(model: Model) -> Json:
     }
 
 
-def gemini_list(models: list[Model], query: Mapping[str, str]) -> Json:
+def gemini_list(models: list[Model], query: Mapping[str, str]) -> JsonObject:
     """A page of the list, by `pageSize` and `pageToken`, which is the name of the last one shown. Raises
     FieldInvalid."""
     names = [model.name for model in models]
     token = query.get("pageToken")
     begin = _place(names, token, "pageToken") + 1 if token else 0
-    shown = models[begin : begin + _most_of(query, "pageSize")]
-    page: Json = {"models": [gemini_model(model) for model in shown]}
+    shown = models[begin : begin + number_of(query, "pageSize", most=_PAGE_MAX, default=len(models))]
+    page: JsonObject = {"models": [gemini_model(model) for model in shown]}
     if shown and begin + len(shown) < len(models):
         page["nextPageToken"] = shown[-1].name
     return page
@@ -101,12 +103,3 @@ def _place(names: list[str], name: str, parameter: str) -> int:
     if name not in names:
         raise FieldInvalid(f"{parameter!r} is not a model that this key may use.", param=parameter)
     return names.index(name)
-
-
-def _most_of(query: Mapping[str, str], parameter: str) -> int:
-    given = query.get(parameter)
-    if given is None:
-        return 10**9
-    if not (given.isascii() and given.isdecimal() and len(given) <= 4 and 1 <= int(given) <= 1000):
-        raise FieldInvalid(f"{parameter!r} must be a number from 1 to 1000.", param=parameter)
-    return int(given)

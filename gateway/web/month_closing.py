@@ -10,15 +10,24 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.core.errors import StoreUnavailable
+from gateway.core.json_object import JsonObject
 from gateway.identity.contract import AuditEntry
 from gateway.store.contract import Store
-from gateway.store.usage_report import JsonObject, close_month
+from gateway.store.operator_reports import close_month
+
+
+class ClosingNotNoted(StoreUnavailable):
+    """The month is closed, and the store did not take the line of the audit."""
+
+    def __init__(self, month: str, cause: StoreUnavailable) -> None:
+        self.consequence = f"{month} is closed, but this is not in the audit."
+        super().__init__(f"{cause.message} {self.consequence}", retry_after_ms=cause.retry_after_ms)
 
 
 async def close_and_note(
     store: Store, query: Mapping[str, str], actor: str, note: Callable[[AuditEntry], Awaitable[object]]
 ) -> JsonObject:
-    """As `close_month`. `note` adds to the audit."""
+    """As `close_month`. `note` adds to the audit. Raises FieldInvalid, StoreUnavailable, ClosingNotNoted."""
     before = await store.closed_until()
     closed = await close_month(store, query)
     after = await store.closed_until()
@@ -28,11 +37,5 @@ async def close_and_note(
         try:
             await note(entry)
         except StoreUnavailable as error:
-            message = f"{error.message} {not_noted(name)}"
-            raise StoreUnavailable(message, retry_after_ms=error.retry_after_ms) from None
+            raise ClosingNotNoted(name, error) from None
     return closed
-
-
-def not_noted(month: str) -> str:
-    """What the error says of a month whose closing the audit lacks."""
-    return f"{month} is closed, but this is not in the audit."

@@ -42,7 +42,7 @@ from gateway.core.time_format import rfc3339
 from gateway.identity.sessions import BrowserSession, SessionDirectory, new_session_id
 from gateway.pipeline import Services
 from gateway.stages.authenticate import key_digest, sent_key
-from gateway.store.usage_report import REPORTS
+from gateway.store.operator_reports import REPORTS
 from gateway.web.client_hints import CLIENT_APIS, ClientApi, origin_of
 from gateway.web.errors import JSON
 from gateway.web.long_json import encoded_in_slices
@@ -129,7 +129,8 @@ def _model_named(asked: PageRequest) -> Model:
     name = asked.parameters["model"]
     binding = asked.services.snapshot.binding(asked.caller, name)
     if binding is None:
-        raise ModelUnknown(f"The model {name[:256]!r} does not exist, or this key may not use it.", param="model")
+        message = f"The model {name[:256]!r} does not exist, or this key may not use it."
+        raise ModelUnknown(message, param="model", asked=name)
     return binding.model
 
 
@@ -177,7 +178,7 @@ async def _session_of(asked: PageRequest) -> BrowserSession | None:
 async def _sign_in(asked: PageRequest) -> Shown:
     digest = key_digest(sent_key(asked.headers))
     if not digest.startswith(asked.caller.key_id):
-        raise KeyUnknown("Sign in with a key: a token is not kept.")
+        raise KeyUnknown("Sign in with a key: a token is not kept.", why="token")
     assert asked.sessions is not None, "the listener has them"
     session = await asked.sessions.begin(new_session_id(), digest)
     return _session_shown(asked, session, ME_COOKIE.set_by(session.id, asked.headers))
@@ -222,7 +223,7 @@ async def _root(asked: PageRequest) -> Shown:
     origin = origin_of(asked.headers)
     base_urls = {api.key: origin + api.suffix for api in asked.client_apis}
     vary = ("vary", "accept, origin")
-    if "text/html" not in asked.headers.get("accept", ""):
+    if "text/html" not in asked.headers.get("accept", "").lower():
         about = {"service": "inducta-gateway", "about": _ABOUT, "base_urls": base_urls, "models": f"{origin}/v1/models"}
         return Shown(msgspec.json.encode(about), (JSON, vary))
     rows = "".join(

@@ -13,13 +13,12 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 import msgspec
-from aiohttp import web
 
 from gateway.core.endpoints import ENDPOINTS, FORWARDED, OBJECT_ENDPOINTS, UNKNOWN, Dialect, Endpoint
 from gateway.core.errors import GatewayError, MethodNotAllowed, ShuttingDown, UpgradeRequired
 from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
-from gateway.core.response import ResponseWriter
+from gateway.core.response import ResponseWriter, Work
 from gateway.core.snapshot import Caller
 from gateway.core.url_paths import PathTable
 from gateway.identity.sessions import SessionDirectory
@@ -27,10 +26,10 @@ from gateway.pipeline import Pipeline
 from gateway.web.body_memory import BodyMemory
 from gateway.web.client_address import ClientAddresses
 from gateway.web.client_hints import CLIENT_APIS, UnservedRequest, api_of, unknown_url
+from gateway.web.client_request import ClientRequest
 from gateway.web.console_files import SHARED_FILES, ConsoleFiles
 from gateway.web.cors import CorsPolicy
 from gateway.web.errors import JSON
-from gateway.web.http_connection import ClientRequest
 from gateway.web.public_openapi import HEALTH_PATH
 from gateway.web.public_pages import NO_STORE, PAGES, Needs, Page, PageRequest, digest_of_session
 from gateway.web.request_body import ClientBody
@@ -104,10 +103,9 @@ class PublicRoutes:
         self._sessions = sessions
         self._me = ConsoleFiles("/me", "me.html", ("me.js", *SHARED_FILES))
 
-    async def handle(self, request: ClientRequest) -> web.StreamResponse:
+    def handle(self, request: ClientRequest) -> Work | None:
         services = self._pipeline.services
-        # Each of these takes aiohttp's request as long as a call.
-        headers, method, url = request.headers, request.method, request.rel_url
+        headers, method, url = request.headers, request.method, request.url
         request_id = headers.get("x-request-id", "")
         if not request_id or not _REQUEST_ID.fullmatch(request_id):
             request_id = services.new_id()
@@ -123,33 +121,27 @@ class PublicRoutes:
             closing=self.closing,
             always=self.cors.headers(headers),
         )
-        if route.resource is not _NOTHING or not self._shows(request, method, path, writer):
-            body = ClientBody(request, self._max_body_bytes, self._memory)
-            try:
-                incoming = IncomingRequest(
-                    request_id=request_id,
-                    endpoint=route.endpoint,
-                    headers=headers,  # type: ignore[arg-type]  # aiohttp's have what is asked of them.
-                    body=body,
-                    at=services.clock.monotonic(),
-                    method=method,
-                    path=path,
-                    query=url.raw_query_string,
-                    path_model=route.parameters.get("model", ""),
-                    parameters=route.parameters,
-                    client_ip=addresses.of(request.remote or "", forwarded),
-                )
-                if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(headers):
-                    await self._pipeline.answer(incoming, writer)
-                else:
-                    await self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
-            finally:
-                body.release()
-        assert writer.response is not None, "the pipeline always gives an answer"
-        return writer.response
+        if route.resource is _NOTHING and self._shows(request, method, path, writer):
+            return None
+        incoming = IncomingRequest(
+            request_id=request_id,
+            endpoint=route.endpoint,
+            headers=headers,  # type: ignore[arg-type]  # aiohttp's have what is asked of them.
+            body=ClientBody(request, self._max_body_bytes, self._memory),
+            at=services.clock.monotonic(),
+            method=method,
+            path=path,
+            query=url.raw_query_string,
+            path_model=route.parameters.get("model", ""),
+            parameters=route.parameters,
+            client_ip=addresses.of(request.remote, forwarded),
+        )
+        if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(headers):
+            return self._pipeline.answer(incoming, writer)
+        return self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
 
     async def _answer_here(
-        self, request: web.BaseRequest, route: _Destination, exchange: Exchange, writer: ResponseWriter
+        self, request: ClientRequest, route: _Destination, exchange: Exchange, writer: ResponseWriter
     ) -> None:
         """Raises what a page raises, ShuttingDown, UpgradeRequired, UrlUnknown, MethodNotAllowed."""
         if self.refusing:
@@ -166,13 +158,13 @@ class PublicRoutes:
             services=self._pipeline.services,
             headers=exchange.request.headers,
             parameters=route.parameters,
-            query=request.rel_url.query,
+            query=request.url.query,
             client_apis=_SERVED_APIS,
             sessions=self._sessions,
         )
         if page.needs is Needs.KEY:
             known = self._pipeline.authenticate(exchange)
-            caller = known if isinstance(known, Caller) else await known
+            caller = known if isinstance(known, Caller) else await known()
             asked = msgspec.structs.replace(asked, found_caller=caller)
         elif page.needs is Needs.SESSION:
             caller = await self._pipeline.authenticate_digest(exchange, await digest_of_session(asked))
@@ -181,7 +173,7 @@ class PublicRoutes:
         private = (NO_STORE,) if page.needs is Needs.SESSION else ()
         writer.send(200, (*shown.headers, *private), shown.body)
 
-    def _shows(self, request: web.BaseRequest, method: str, path: str, writer: HttpResponseWriter) -> bool:
+    def _shows(self, request: ClientRequest, method: str, path: str, writer: HttpResponseWriter) -> bool:
         """Give the answer to a path which the pipeline has nothing to do with. Whether it is one."""
         if path == HEALTH_PATH and method in ("GET", "HEAD"):
             self._show_health(writer)
@@ -191,7 +183,7 @@ class PublicRoutes:
             return False
         return True
 
-    def _show_me(self, request: web.BaseRequest, path: str, writer: HttpResponseWriter) -> None:
+    def _show_me(self, request: ClientRequest, path: str, writer: HttpResponseWriter) -> None:
         try:
             answer = self._me.answer(request.method, path, request.headers)
         except GatewayError as error:
@@ -222,11 +214,11 @@ def _find_route(method: str, raw_path: str) -> _Destination:
 _remembered_route = lru_cache(256)(_find_route)
 
 
-def _page(request: web.BaseRequest, route: _Destination) -> Page:
+def _page(request: ClientRequest, route: _Destination) -> Page:
     """The page that answers. Raises UrlUnknown, MethodNotAllowed."""
     if isinstance(route.answers, Page):
         return route.answers
-    method, path = request.method, request.rel_url.raw_path
+    method, path = request.method, request.url.raw_path
     methods = ", ".join(route.resource) or ("GET, HEAD" if path == HEALTH_PATH else "")
     if not methods or _is_other_action(method, route):
         raise unknown_url(UnservedRequest(method, path, request.headers, partial(_is_served, method)))

@@ -7,10 +7,11 @@ costs what the kernel and the parser hold of it, whatever its decoded size is.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from aiohttp import ClientError, web
+from aiohttp import ClientError
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
 
@@ -23,6 +24,7 @@ from gateway.core.content_coding import (
 )
 from gateway.core.errors import CODINGS, ClientGone, EncodingUnsupported, RequestMalformed, TooLarge
 from gateway.web.body_memory import SMALL_BYTES, BodyMemory, HeldBytes
+from gateway.web.client_request import ClientRequest
 from gateway.web.disk_spool import DiskSpool
 
 BODY_TIMEOUT_S = 60.0
@@ -38,6 +40,9 @@ _UNANNOUNCED_BYTES = 1024 * 1024
 _NEVER_HELD_BACK = 16 * 1024
 """Bytes of a body for which no connection stops to read."""
 
+_NOTHING: deque[bytes] = deque(maxlen=0)
+"""What aiohttp's stream has left of a body that has come whole. An empty queue of its own would take 700 bytes."""
+
 
 class ClientBody:
     """A `gateway.core.request.Body`. Its owner calls `release` when the request is over, or earlier."""
@@ -51,7 +56,7 @@ class ClientBody:
     _turns = 0
     _spools: tuple[DiskSpool, ...] = ()
 
-    def __init__(self, request: web.BaseRequest, max_bytes: int, memory: BodyMemory) -> None:
+    def __init__(self, request: ClientRequest, max_bytes: int, memory: BodyMemory) -> None:
         self._request = request
         self._content = request.content
         self._max_bytes = max_bytes
@@ -107,8 +112,11 @@ class ClientBody:
         if self._small_bytes:
             self._memory.give_back_small(self._small_bytes)
             self._small_bytes = 0
+            self._content._buffer = _NOTHING  # It still has what was available.
         if self._holds is not None:
             self._holds.release()
+            if self._content.at_eof():
+                self._content._buffer = _NOTHING
 
     async def _admit(self, size: int) -> None:
         """Let the client send, once there is memory for this many bytes, unless its head announces too much or a coding
@@ -128,15 +136,16 @@ class ClientBody:
         await self._held.expect(min(size, self._expected))
         expects = "expect" in headers and headers["expect"].lower() == "100-continue"
         # A client of HTTP/1.0 does not know what an interim answer is (RFC 9110, section 10.1.1).
-        if expects and request.version >= (1, 1) and request.transport is not None:
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        transport = request.connection.transport
+        if expects and request.version >= (1, 1) and transport is not None:
+            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     @property
     def _expected(self) -> int:
         """How long the body will be, once decoded, as far as its head says."""
         length = self._request.content_length
         if length is None:
-            length = _UNANNOUNCED_BYTES if self._request.body_exists else 0
+            length = _UNANNOUNCED_BYTES if self._request.has_body else 0
         return min(self._max_bytes, length * (_UNPACKED_TIMES if self._decoder is not None else 1))
 
     async def _in_time(self, reading: Callable[[], Awaitable[bytes]]) -> bytes:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from operator import itemgetter
-
-from aiohttp import web
 
 from gateway.core.endpoints import Dialect
 from gateway.core.errors import ClientGone, GatewayError
-from gateway.core.response import Headers
+from gateway.core.response import AnswerSource, Headers
+from gateway.web.client_request import ClientRequest
 from gateway.web.errors import error_body, error_event, error_headers
-from gateway.web.http_connection import ClientRequest
-from gateway.web.response_head import CHUNKED, WITHOUT_LENGTH, response_head
+from gateway.web.response_head import CHUNKED, WITHOUT_LENGTH
 
 _COMMENT = b": keep-alive\n"
 """Without a blank line, which some clients take for the end of an event; so it may only be between two events."""
@@ -32,41 +30,20 @@ _LOOKS = 8
 the clock, and a comment comes by an eighth of the span late at most."""
 
 
-class WrittenResponse(web.StreamResponse):
-    """What aiohttp's connection is given at the end of a request: an answer that is written already.
-
-    aiohttp awaits `prepare` and `write_eof`, and asks `keep_alive`. Nothing else of its base class is used, and so none
-    of it is made: an answer's headers are bytes by now. Nor is there a coroutine where there is nothing to wait for.
-    """
-
-    def __init__(self, request: ClientRequest, keep_alive: bool) -> None:
-        self._written = request
-        self._keep_alive = keep_alive
-
-    def prepare(self, request: web.BaseRequest) -> Awaitable[None]:  # type: ignore[override]
-        return self._written.connection.nothing
-
-    def write_eof(self, data: bytes = b"") -> Awaitable[None]:  # type: ignore[override]
-        """Wait until the client has read most of what was written: until then no further request of it is served."""
-        connection = self._written.connection
-        return self._written.writer.drain() if connection.congested else connection.nothing
-
-
 class HttpResponseWriter:
-    """A `gateway.core.response.ResponseWriter`. `response` is what the connection is to end with, once it is set.
+    """A `gateway.core.response.ResponseWriter`.
 
     The head is written with the first bytes of the body, and what follows is framed here (RFC 9112, section 7.1):
     aiohttp's own `write` is a coroutine and costs a task switch a chunk.
     """
 
-    response: WrittenResponse | None = None
     started = False
     _chunked = False
     _streams_events = False
     _is_called_back = False
     """Whether a timer or a pause of the connection may call this writer or its source."""
     _alive: asyncio.TimerHandle | None = None
-    _source_is_between_events: Callable[[], bool] | None = None
+    _source: AnswerSource | None = None
     _has_written = False
     _silent_looks = 0
 
@@ -96,14 +73,12 @@ class HttpResponseWriter:
     def congested(self) -> bool:
         return self._connection.congested
 
-    def control_source(
-        self, pause: Callable[[], None], resume: Callable[[], None], is_between_events: Callable[[], bool]
-    ) -> None:
-        self._source_is_between_events = is_between_events
-        self._connection.pause, self._connection.resume = pause, resume
+    def control_source(self, source: AnswerSource) -> None:
+        self._source = source
+        self._connection.pause, self._connection.resume = source.pause, source.resume
         self._is_called_back = True
         if self._connection.congested:
-            pause()
+            source.pause()
 
     def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
         if every_s > 0:
@@ -152,16 +127,16 @@ class HttpResponseWriter:
             self._closing = self._closing or error.ends_connection or not self._request.content.is_eof()
             self.send(error.status, error_headers(error), error_body(error, self._dialect))
             return
-        self._stop_timers()
         if self._streams_events:
             event = error_event(error, self._dialect)
             self.write(event if self._is_between_events() else b"\n\n" + event)
+        self._stop_timers()
         # What was written still goes out; the chunked coding's last chunk never does.
         self._connection.force_close()
 
     def _is_between_events(self) -> bool:
         # Until there is a source, nothing but comments is written.
-        return self._source_is_between_events is None or self._source_is_between_events()
+        return self._source is None or self._source.is_between_events()
 
     def _look_later(self, every_s: float, headers: Callable[[], Headers]) -> None:
         loop = asyncio.get_running_loop()
@@ -197,25 +172,23 @@ class HttpResponseWriter:
         """Nothing more is written on a timer, and the source is neither paused nor resumed any more."""
         connection = self._connection
         connection.pause = connection.resume = None
+        self._source = None  # It has this writer, and only a search for garbage would find both.
         if self._alive is not None:
             self._alive.cancel()
             self._alive = None
 
     def _begin(self, status: int, headers: Headers, framing: str, body: bytes) -> None:
-        request, connection = self._request, self._connection
-        self.started = connection.response_began = True
+        connection = self._connection
         own = [*headers, *self._always, ("x-request-id", self._request_id)]
         if self._dialect is _ANTHROPIC and "request-id" not in map(_name_of, headers):
             # Anthropic's libraries show it with an error.
             own.append(("request-id", self._request_id))
         if (body or framing is CHUNKED) and "content-type" not in map(_name_of, headers):
             own.append(("content-type", "application/octet-stream"))
-        closes = self._closing or connection.is_last_answer or request.is_last
-        head = response_head(status, own, framing, version=request.version, closes=closes)
-        self.response = WrittenResponse(request, keep_alive=not closes)
-        transport = connection.transport
-        if transport is not None:
-            transport.write(head + body)
+        if self._closing:
+            connection.is_last_answer = True
+        connection.begin_answer(status, own, framing, body)
+        self.started = True
 
 
 class HeadWriter(HttpResponseWriter):

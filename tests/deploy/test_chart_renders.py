@@ -15,6 +15,7 @@ import yaml
 
 from deploy import chart_readme, values_schema
 from gateway.settings.models import Settings
+from gateway.store.journal import LARGEST_BYTES
 from tests.deploy.load import configuration
 from tests.deploy.processes import NPM, ROOT, TOOLS, Json, gateway, gateway_command, outcome, run, running, tool
 
@@ -127,6 +128,12 @@ MATRIX: dict[str, tuple[str, ...]] = {
         "config.upstreams.demo.api_key=${UPSTREAM_API_KEY}",
         "existingSecret=keys",
     ),
+    "with_a_worker_for_each_core": (
+        "config.workers=auto",
+        "journalVolume.emptyDir.sizeLimit=65Gi",
+        "tmpVolume.emptyDir.sizeLimit=20G",
+    ),
+    "with_a_password_of_ones_own_for_the_bundled_redis": ("redis.passwordSecret.name=mine",),
     "with_several_workers": ("config.workers=4", "resources.requests.cpu=4", "resources.limits.memory=2Gi"),
     "without_requests_and_limits": ("resources=null",),
     "with_room_for_large_forms": (
@@ -338,6 +345,48 @@ async def test_a_pod_has_as_long_to_go_as_its_drain_needs() -> None:
     sets = ("preStopSeconds=3", "config.drain.delay=1500ms", "config.drain.timeout=2m")
     pod = one(await rendered(*sets), "Deployment")["spec"]["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] == 3 + 2 + 120 + 10
+
+
+def size_limits(resources: list[Json]) -> list[str]:
+    """Of /tmp and of the journal."""
+    volumes = one(resources, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    return [each["emptyDir"]["sizeLimit"] for each in volumes if each["name"] in {"tmp", "journal"}]
+
+
+@pytest.mark.parametrize(
+    ("sets", "limits"),
+    [
+        ((), ["1Gi", "2Gi"]),
+        (("config.workers=4",), ["2Gi", "5Gi"]),
+        (("config.workers=4", "config.max_body_memory=1_024MiB"), ["5Gi", "5Gi"]),
+        (("config.workers=2", "journalVolume.emptyDir.sizeLimit=2049Mi"), ["1Gi", "2049Mi"]),
+        (("journalVolume.emptyDir.medium=Memory",), ["1Gi", "2Gi"]),
+    ],
+)
+async def test_volumes_have_room_for_what_every_worker_may_write(sets: tuple[str, ...], limits: list[str]) -> None:
+    assert LARGEST_BYTES == 1 << 30, "the journal's bound, which the chart has as 1Gi"
+    assert size_limits(await rendered(*sets)) == limits
+
+
+@pytest.mark.parametrize(
+    ("sets", "complaint"),
+    [
+        (
+            "journalVolume.emptyDir.sizeLimit=1Gi",
+            "journalVolume.emptyDir.sizeLimit: 1Gi is too small for config.workers: 1",
+        ),
+        ("config.workers=4,journalVolume.emptyDir.sizeLimit=4e9", "4e9 is too small for config.workers: 4"),
+        ("config.workers=4,journalVolume.emptyDir.sizeLimit=4G", "Each worker takes up to 1Gi of the volume"),
+        ("tmpVolume.emptyDir.sizeLimit=100M", "Each worker takes up to 256MiB of the volume"),
+        ("config.workers=auto,tmpVolume.emptyDir.sizeLimit=9Gi", "journalVolume.emptyDir.sizeLimit is missing"),
+        ("config.workers=auto,journalVolume.emptyDir.sizeLimit=9Gi", "tmpVolume.emptyDir.sizeLimit is missing"),
+        ("journalVolume.emptyDir.sizeLimit=much", "much is not a size, such as 2Gi"),
+    ],
+)
+async def test_a_volume_that_workers_may_overfill_is_refused(sets: str, complaint: str) -> None:
+    code, printed = await outcome(*template_command(), "--set", sets)
+    assert code != 0
+    assert complaint in printed
 
 
 async def test_ports_and_probes_follow_the_configuration() -> None:

@@ -3,9 +3,11 @@ without; tests/journeys/test_docs_are_followed.py runs the others."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 
 from gateway.__main__ import main
 from tests.house.shell_blocks import Block, blocks, commands, pages
-from tests.house.tree import ROOT, place
+from tests.house.tree import ROOT, parsed, place, under
 
 TARGET = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
 QUOTED = re.compile(r"`((?:gateway|make) [a-z][^`]*)`")
@@ -89,3 +91,13 @@ def test_a_wrong_option_is_found() -> None:
     assert list(_unknown(main, ["usage", "--sine", "7d"])) == ["--sine is no option"]
     assert list(_unknown(main, ["usages"])) == ["usages is no command"]
     assert Path(ROOT / "README.md") in pages()
+
+
+def test_no_option_is_declared_twice() -> None:
+    declared: dict[str, list[str]] = defaultdict(list)
+    for path in under("gateway"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "click.option":
+                declared[ast.unparse(node)].append(place(path, node.lineno))
+    assert len(declared) > 20, "else they are not found"
+    assert {option: places for option, places in declared.items() if len(places) > 1} == {}

@@ -20,6 +20,18 @@ def _places() -> dict[str, list[str]]:
     return found
 
 
+def _aliases() -> dict[str, list[str]]:
+    """Where each alias of a type is defined, by its definition."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in under("gateway"):
+        for node in parsed(path).body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript | ast.BinOp):
+                definition = ast.unparse(node)
+                if definition.lstrip("_")[:1].isupper() and not definition.partition(" ")[0].isupper():
+                    found[definition].append(place(path, node.lineno))
+    return found
+
+
 _SHARED = {name: places for name, places in _places().items() if len(places) > 1}
 
 
@@ -27,3 +39,9 @@ _SHARED = {name: places for name, places in _places().items() if len(places) > 1
 def test_no_two_classes_share_a_name(name: str) -> None:
     """The empty name stands for all: without a shared one there is still a test to pass."""
     assert _SHARED.get(name, []) == []
+
+
+def test_no_alias_of_a_type_is_defined_twice() -> None:
+    aliases = _aliases()
+    assert "JsonObject = dict[str, Any]" in aliases, "else none is found"
+    assert {definition: places for definition, places in aliases.items() if len(places) > 1} == {}

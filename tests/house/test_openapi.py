@@ -20,7 +20,7 @@ from gateway.notifications.history import METHODS as NOTIFICATION_METHODS
 from gateway.pipeline import Services
 from gateway.runtime.system_clock import SystemClock
 from gateway.store.in_memory import InMemoryStore
-from gateway.store.usage_report import FIGURES, USAGE_PARAMETERS
+from gateway.store.operator_reports import FIGURES, USAGE_PARAMETERS
 from gateway.web.admin_access import SESSION, AdminAccess
 from gateway.web.admin_api import AdminApi
 from gateway.web.admin_losses import METHODS as LOSS_METHODS

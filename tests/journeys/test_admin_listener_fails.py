@@ -11,7 +11,7 @@ import pytest
 from gateway.core.address import Address
 from gateway.runtime.listening import address_taken, listen
 from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminResponse, AdminRoutes, json_response
-from gateway.web.http_connection import ADMIN_CLIENTS, Listener
+from gateway.web.listener import ADMIN_CLIENTS, Listener
 from tests.raw_client import RawClient, http_head, raw_client
 
 Noted = list[tuple[str, BaseException]]

@@ -132,7 +132,7 @@ async def test_a_browser_and_a_program_learn_which_base_url_each_client_needs() 
             "azure_openai": at,
             "gemini": at,
         }
-        page = await gateway.request("GET", "/", headers={"accept": "text/html,*/*"})
+        page = await gateway.request("GET", "/", headers={"accept": "Text/HTML,*/*"})
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert "default-src 'none'" in page.headers["content-security-policy"]
         assert f"<code>{at}/v1</code>" in page.body.decode()

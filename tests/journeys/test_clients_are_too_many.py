@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, contextmanager
 import pytest
 
 from gateway.demo import DemoUpstream
-from gateway.web.http_connection import ClientLimits
+from gateway.web.listener import ClientLimits
 from tests.hand_upstream import content, hand_upstream
 from tests.raw_client import http_chat, http_head, raw_client
 from tests.whole_gateway import WholeGateway, whole_gateway

@@ -139,6 +139,16 @@ async def test_the_line_of_what_is_no_key_has_the_beginning_of_its_hash_too(head
     assert line["refused_key"] == sha256("\n".join(headers.values()).encode()).hexdigest()[:12]
 
 
+async def test_the_line_of_a_refused_key_has_the_reason_that_its_answer_leaves_out() -> None:
+    keys = [key_settings(networks=["10.0.0.0/8"]), key_settings("other", OTHER, disabled=True)]
+    async with whole_gateway("http://127.0.0.1:1/v1", team={"keys": keys}) as gateway:
+        replies = [await gateway.chat(key=key) for key in (KEY, OTHER, "gw_mistyped", "")]
+        replies.append(await gateway.chat(headers={"x-api-key": OTHER}))
+        lines = [line for line in gateway.lines if line["event"] == "request"]
+    assert len({reply.body for reply in replies[:3]}) == 1
+    assert [line["refused_because"] for line in lines] == ["network", "disabled", "unknown", "malformed", "several"]
+
+
 def _without_key(headers: dict[str, str]) -> bytes:
     lines = http_chat(headers=headers).split(b"\r\n")
     return b"\r\n".join(line for line in lines if not line.startswith(b"authorization"))

@@ -29,7 +29,7 @@ from gateway.core.reservation import (
     Reservation,
     Settlement,
 )
-from gateway.core.response import Headers
+from gateway.core.response import AnswerSource, Headers
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Upstream
 from gateway.core.stored_objects import ObjectName, StoredObject
@@ -88,18 +88,14 @@ class Client:
         self.keeps_alive_with: Callable[[], Headers] | None = None
         self._slow_after = slow_after
         self._read = 0
-        self._pause: Callable[[], None] = lambda: None
-        self._relieved: Callable[[], None] = lambda: None
-        self.is_between_events: Callable[[], bool] = lambda: True
+        self.source: AnswerSource | None = None
 
     @property
     def congested(self) -> bool:
         return len(self.body) - self._read >= self._slow_after
 
-    def control_source(
-        self, pause: Callable[[], None], relieved: Callable[[], None], is_between_events: Callable[[], bool]
-    ) -> None:
-        self._pause, self._relieved, self.is_between_events = pause, relieved, is_between_events
+    def control_source(self, source: AnswerSource) -> None:
+        self.source = source
 
     def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
         self.keeps_alive_with = headers
@@ -119,8 +115,8 @@ class Client:
         if data and not self.gone:
             self.body += data
             self.pieces.append(data)
-            if self.congested:
-                self._pause()
+            if self.congested and self.source is not None:
+                self.source.pause()
 
     def finish(self) -> None:
         self.ended = True
@@ -134,7 +130,8 @@ class Client:
     def read(self) -> None:
         """Read all that was sent."""
         self._read = len(self.body)
-        self._relieved()
+        if self.source is not None:
+            self.source.resume()
 
     def _begin(self, status: int, headers: Headers) -> None:
         self.started = True

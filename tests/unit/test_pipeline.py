@@ -42,7 +42,7 @@ from gateway.core.reservation import (
     Reservation,
     Settlement,
 )
-from gateway.core.response import ResponseWriter
+from gateway.core.response import ResponseWriter, Work
 from gateway.core.snapshot import Caller, Model
 from gateway.core.usage import Usage, UsageSource
 from gateway.pipeline import Pipeline, Services
@@ -121,7 +121,7 @@ class Whole:
         )
 
     def start(self, request: IncomingRequest | None = None) -> asyncio.Task[None]:
-        return asyncio.create_task(self.pipeline.answer(request or incoming_of(body_of()), self.client))
+        return asyncio.create_task(done(self.pipeline.answer(request or incoming_of(body_of()), self.client)))
 
     async def answer(self, request: IncomingRequest | None = None) -> Exchange:
         await self.start(request)
@@ -133,6 +133,11 @@ class Whole:
     def charged(self) -> list[Usage | None]:
         """What the ledger has: an entry a settlement, None for one that gives back only."""
         return [settled.entry.usage if settled.entry else None for settled in self.store.settled]
+
+
+async def done(work: Work | None) -> None:
+    if work is not None:
+        await work()
 
 
 async def let_run() -> None:
@@ -280,7 +285,7 @@ async def test_whose_key_it_is_is_said_at_once_where_it_is_known(key: str) -> No
         with contextlib.suppress(KeyUnknown):
             known = whole.pipeline.authenticate(exchange)
             if not isinstance(known, Caller):
-                directory.callers[key_digest(key)] = await known
+                directory.callers[key_digest(key)] = await known()
     if key == "unknown":
         with pytest.raises(KeyUnknown):
             whole.pipeline.authenticate(exchange)
@@ -436,7 +441,7 @@ async def test_a_cancelled_request_leaves_the_others_alone() -> None:
     whole = Whole(stream(CHUNK, hangs=True), stream(CHUNK, hangs=True))
     first, second = Client(), Client()
     running = [
-        asyncio.create_task(whole.pipeline.answer(incoming_of(body_of(stream=True)), client))
+        asyncio.create_task(done(whole.pipeline.answer(incoming_of(body_of(stream=True)), client)))
         for client in (first, second)
     ]
     await let_run()
@@ -529,7 +534,7 @@ async def test_a_defect_of_a_page_is_answered_and_recorded_too() -> None:
     async def broken(exchange: Exchange, writer: ResponseWriter) -> None:
         raise RuntimeError(SECRET)
 
-    await whole.pipeline.answer_here(incoming_of(b""), whole.client, broken)
+    await whole.pipeline.answer_here(incoming_of(b""), whole.client, broken)()
     await whole.pipeline.wait_settled()
     assert whole.client.status == 500
     assert SECRET.encode() not in whole.client.body
@@ -546,19 +551,34 @@ async def test_the_door_answers_by_itself_with_the_same_errors_and_record() -> N
     async def nowhere(exchange: Exchange, writer: ResponseWriter) -> None:
         raise ModelUnknown("There is none.", param="model")
 
-    await whole.pipeline.answer_here(incoming_of(b""), whole.client, page)
+    await whole.pipeline.answer_here(incoming_of(b""), whole.client, page)()
     missed = Client()
-    await whole.pipeline.answer_here(incoming_of(b""), missed, nowhere)
+    await whole.pipeline.answer_here(incoming_of(b""), missed, nowhere)()
     assert (whole.client.body, missed.status) == (b"here", 404)
     await whole.pipeline.wait_settled()
     assert [exchange.status for exchange in whole.recorded] == [200, 404]
 
 
-async def test_the_headers_of_limits_are_made_once_for_an_answer_and_only_when_needed() -> None:
+async def test_a_stream_holds_nothing_of_its_prompt() -> None:
+    whole = Whole(stream(CHUNK, hangs=True))
+    body = GivenBody(body_of(stream=True))
+    running = whole.start(incoming_of(body))
+    await let_run()
+    (exchange,) = whole.pipeline.running
+    assert whole.client.body == CHUNK
+    assert exchange.parsed is not None
+    assert (exchange.parsed.members.body, [*exchange.parsed.members.names], body.released) == (b"", [], True)
+    whole.client.gone = True
+    running.cancel()
+    await asyncio.wait([running])
+    await whole.pipeline.wait_settled()
+
+
+async def test_the_headers_of_limits_are_the_same_whenever_they_are_asked_for() -> None:
     whole = Whole(stream(CHUNK, FINISH, USAGE, DONE))
     exchange = await whole.answer(incoming_of(body_of(stream=True)))
     assert whole.client.keeps_alive_with is not None
-    assert whole.client.keeps_alive_with() is exchange.limit_headers()
+    assert whole.client.keeps_alive_with() == exchange.limit_headers()
     assert (
         dict(exchange.limit_headers())["x-ratelimit-limit-requests"]
         == whole.client.headers["x-ratelimit-limit-requests"]

@@ -4,19 +4,20 @@
 -- KEYS[2]  the places of all keys in lists: a sorted set without scores
 -- KEYS[3]  the changes: a stream, of which `k` are the ids of keys, `e` is the line of the audit
 -- KEYS[4]  the keys that are revoked: a sorted set of ids by the time of it, in milliseconds
+-- KEYS[5]  the keys that took another's place: a sorted set without scores
 -- then, for each key, the places of the keys of its team
 --
 -- ARGV[1]  the line of the audit, as JSON
 -- ARGV[2]  how many changes are kept
 -- ARGV[3]  how long changes are kept after the last one, in milliseconds
 -- ARGV[4]  the channel that is told of changes
--- then, for each key, its id, the revision that it is written over (0 for none), its JSON, its place, and when it was
--- revoked, in milliseconds (0 where it is not)
+-- then, for each key, its id, the revision that it is written over (0 for none), its JSON, its place, when it was
+-- revoked, in milliseconds (0 where it is not), and its place after the key whose place it took (empty where it took none)
 --
 -- Returns {1, now, the id of the change} where all is written, {0, now} where a key has another revision.
 
 local call = redis.call
-local HEAD, EACH, FIXED_KEYS = 4, 5, 4
+local HEAD, EACH, FIXED_KEYS = 4, 6, 5
 
 local function now_ms()
   local time = call('TIME')
@@ -42,6 +43,9 @@ for number, id in ipairs(ids) do
   call('ZADD', KEYS[FIXED_KEYS + number], 0, ARGV[place + 4])
   if ARGV[place + 5] ~= '0' then
     call('ZADD', KEYS[4], ARGV[place + 5], id)
+  end
+  if ARGV[place + 6] ~= '' then
+    call('ZADD', KEYS[5], 0, ARGV[place + 6])
   end
 end
 local change = call('XADD', KEYS[3], 'MAXLEN', ARGV[2], '*', 'k', table.concat(ids, ' '), 'e', ARGV[1])

@@ -19,6 +19,7 @@ from gateway.store.contract import (
     USERS_NAMED,
     USERS_PACE_MS,
     USERS_WAIT_MS,
+    CounterOwner,
     OutboxReport,
     WaitingEntry,
 )
@@ -67,6 +68,13 @@ class InMemoryNotificationOutbox:
 
     def counter_name(self, limit: Limit) -> str:
         return json.dumps(limit.identity)
+
+    def counter_owner(self, counter: str) -> CounterOwner:
+        try:
+            _, scope, _, subject, *_ = json.loads(counter)
+        except (ValueError, TypeError):
+            return CounterOwner("", "")
+        return CounterOwner(scope, subject)
 
     def follow(self, teams: Iterable[str], models: Iterable[str]) -> None:
         """There is one slot."""

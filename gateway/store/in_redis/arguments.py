@@ -12,8 +12,6 @@ arithmetic as in core/buckets.py, without a counter object in between.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from struct import Struct
 from typing import Generic, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -25,7 +23,7 @@ from gateway.core.limits import Limit, Meter, Mode, Per
 from gateway.core.reservation import AdmissionRequest, LimitStatus
 from gateway.store.in_redis.client import ServerClock
 from gateway.store.in_redis.keys import ORGANISATION, StoreKeys, hash_tag, team_tag
-from gateway.store.in_redis.scripts import ADMIT, bulk
+from gateway.store.in_redis.scripts import ADMIT, bulk, doubles
 
 RATE, QUOTA, LEASES = 0, 1, 2
 
@@ -160,7 +158,7 @@ class WindowCall:
         numbers = [LONG_MS, timing.slack_ms, timing.step_ms]
         for one, terms in zip(batch.limits, window.terms, strict=True):
             numbers += (one.kind, one.enforced, one.at_once, one.capacity, terms.first, terms.second)
-        self.head = ADMIT.head(1 + len(window.keys), 2)
+        self.head = ADMIT.head(1 + len(window.keys), 1)
         self.keys = bulk(*window.keys)
         self.numbers = one_by_one(numbers)
 
@@ -180,25 +178,24 @@ class SlotShare:
 class SlotCall(SlotShare):
     """The calls of admit.lua for one batch whose requests are in one record, while one window lasts."""
 
-    __slots__ = ("_prepared", "second")
+    __slots__ = ("_head", "_numbers", "second")
 
     def __init__(self, batch: SlotBatch, prepared: WindowCall, second: int) -> None:
         super().__init__(batch, prepared.window, f"{batch.slot_key}{second}")
         self.second = second
-        self._prepared = prepared
+        self._head = b"%b%b%b" % (prepared.head, bulk(self.record), prepared.keys)
+        self._numbers = prepared.numbers
 
     def command(self, request: AdmissionRequest, most: int, clock: ServerClock) -> bytes:
         """The call for this request, which wants `most` output, at the time that the batch's server has now."""
         fixed, per_output, places = request.fixed, request.per_output, self.batch.places
         if len(places) != len(fixed):
             fixed, per_output = [fixed[place] for place in places], [per_output[place] for place in places]
-        least = request.least if request.least < most else most
-        own = one_by_one([clock.now_ms(), request.likely, most, least, request.enough, *fixed, *per_output])
-        always, record, name = self._prepared, self.record.encode(), request.id.encode()
-        sizes = len(record), len(name), len(always.numbers) + len(own)
-        return b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n$%d\r\n%b%b\r\n" % (
-            always.head, sizes[0], record, always.keys, sizes[1], name, sizes[2], always.numbers, own,
-        )  # fmt: skip
+        least, numbers = request.least, self._numbers
+        if least > most:
+            least = most
+        own = one_by_one([request.id, clock.now_ms(), request.likely, most, least, request.enough, *fixed, *per_output])
+        return b"%b$%d\r\n%b%b\r\n" % (self._head, len(numbers) + len(own), numbers, own)
 
     def raised_rates(self, raises: Sequence[int]) -> list[RatePace]:
         """The rates of the window, where grants add so much to its limits."""
@@ -375,16 +372,11 @@ def counter_key(arguments: LimitArguments, terms: CounterTerms) -> str:
     return f"{arguments.stem}:{terms.first}" if arguments.kind == QUOTA else arguments.stem
 
 
-def one_by_one(numbers: Sequence[float]) -> bytes:
-    """These numbers in MessagePack, one behind the other: the list of them without its head."""
-    encoded = _ENCODER.encode(numbers)
-    return encoded[1:] if len(numbers) < 16 else encoded[3:]
+def one_by_one(values: Sequence[float | str]) -> bytes:
+    """These values in MessagePack, one behind the other: the list of them without its head."""
+    encoded = _ENCODER.encode(values)
+    return encoded[1:] if len(values) < 16 else encoded[3:]
 
 
 def packed(numbers: Sequence[float]) -> bytes:
-    return _doubles(len(numbers)).pack(*numbers)
-
-
-@lru_cache(256)
-def _doubles(count: int) -> Struct:
-    return Struct(f"<{count}d")
+    return doubles(len(numbers)).pack(*numbers)

@@ -13,8 +13,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-import msgspec
-
 from gateway.core.errors import StoreUnavailable
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import CallRefused
@@ -27,12 +25,11 @@ from gateway.store.in_redis.connection import (
     RedisConnection,
     RedisStream,
 )
-from gateway.store.in_redis.scripts import LuaScript
+from gateway.store.in_redis.scripts import LuaScript, doubles
 
 Observer = Callable[[str, str, float], None]
 """Gets each call: its name, "ok" or "unavailable", and the seconds that it took."""
 
-_NUMBERS = msgspec.msgpack.Decoder(list[int])
 _ATTEMPTS = 20
 _PAUSE_S = 0.01
 _SUBSCRIBE_S = 5.0
@@ -187,7 +184,7 @@ class Router:
     async def run(
         self, script: LuaScript | None, key: str, command: Command | CommandMaker, sent: SentCall | None = None
     ) -> Any:
-        """What the script returns, as a list or in MessagePack; or the reply to a plain command. `key` is one of its
+        """What the script returns, as a list or as doubles; or the reply to a plain command. `key` is one of its
         keys; `command` may be made when the call leaves; where it was `sent`, it is not sent again. The second number
         of every script is the server's time: its clock is set by it. Raises StoreUnavailable."""
         # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.
@@ -211,7 +208,7 @@ class Router:
         else:
             self._observe(script.name, "ok", ended - began)
             if type(reply) is bytes:
-                reply = _NUMBERS.decode(reply)
+                reply = list(map(int, doubles(len(reply) // 8).unpack(reply)))
             node.clock.learn(reply[1], began, ended)
         return reply
 

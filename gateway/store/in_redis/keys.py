@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from gateway.core.limits import Limit, Scope
 from gateway.core.stored_objects import ObjectName
+from gateway.store.contract import CounterOwner
 
 SCHEMA = 1
 """Of counters, records and the ledger's first rows."""
@@ -148,6 +149,12 @@ class StoreKeys:
 
     def _at(self, tag: str) -> str:
         return f"{self._stem}:{{{tag}}}"
+
+
+def owner_of_counter(name: str) -> CounterOwner:
+    """Of a name as `StoreKeys.counter` gives it."""
+    scope, _, rest = name.partition("}:c:")[2].partition(":")
+    return CounterOwner(scope, rest.partition(":")[0])
 
 
 def gathered_users(counter: str, begins: int | str) -> str:

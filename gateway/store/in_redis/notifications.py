@@ -13,9 +13,17 @@ from typing import cast
 
 from gateway.core.calendar import DAY_MS
 from gateway.core.limits import Limit
-from gateway.store.contract import OUTBOX_DAYS, OUTBOX_MAX, OUTBOX_PAST, OutboxReport, WaitingEntry
+from gateway.store.contract import OUTBOX_DAYS, OUTBOX_MAX, OUTBOX_PAST, CounterOwner, OutboxReport, WaitingEntry
 from gateway.store.in_redis.client import Router
-from gateway.store.in_redis.keys import ORGANISATION, StoreKeys, gathered_users, model_tag, tag_in, team_tag
+from gateway.store.in_redis.keys import (
+    ORGANISATION,
+    StoreKeys,
+    gathered_users,
+    model_tag,
+    owner_of_counter,
+    tag_in,
+    team_tag,
+)
 from gateway.store.in_redis.scripts import CLAIM_NOTIFICATIONS, GATHER_NOTIFICATIONS, POST_NOTIFICATIONS
 
 OUTBOX_MS = OUTBOX_DAYS * DAY_MS
@@ -45,6 +53,9 @@ class RedisNotificationOutbox:
 
     def counter_name(self, limit: Limit) -> str:
         return self._keys.counter(limit)
+
+    def counter_owner(self, counter: str) -> CounterOwner:
+        return owner_of_counter(counter)
 
     def follow(self, teams: Iterable[str], models: Iterable[str]) -> None:
         tags = [*map(team_tag, teams), *map(model_tag, models)] if self._by_slot else []

@@ -60,6 +60,7 @@ class RememberedRefusals:
             now_ms,
             known.limit_statuses,
             known.would_refuse,
+            known,
         )
 
     def remember(self, request: AdmissionRequest, refusal: Refusal) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha1
 from pathlib import Path
+from struct import Struct
 
 _FOLDER = Path(__file__).with_name("lua")
 _CONSTANT = re.compile(r"^local ([A-Z][A-Z_]*) = ('[^'\n]*'|[0-9][0-9 *^-]*)$", re.MULTILINE)
@@ -38,6 +40,12 @@ def bulk(*values: str | bytes | int) -> bytes:
     """These values as parts of a command."""
     pieces = [value if isinstance(value, bytes) else str(value).encode() for value in values]
     return b"".join([b"$%d\r\n%b\r\n" % (len(piece), piece) for piece in pieces])
+
+
+@lru_cache(256)
+def doubles(count: int) -> Struct:
+    """So many little-endian doubles, in which scripts take and give numbers."""
+    return Struct(f"<{count}d")
 
 
 def _with_constants(text: str) -> str:

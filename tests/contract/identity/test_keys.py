@@ -79,6 +79,53 @@ async def test_lists_have_pages_in_the_order_of_creation_of_all_and_of_one_team(
         assert found == [key for key in made if team in ("", key.team)]
 
 
+def rotated(number: int, first: StoredKey, **changes: Any) -> StoredKey:
+    return key_of(number, counted_as=first.id, rotated_from=first.id, **changes)
+
+
+async def test_keys_are_found_by_what_their_limits_are_counted_under(keys: KeyStore) -> None:
+    first, other = key_of(1), key_of(2)
+    second, third = rotated(3, first), rotated(4, first)
+    await keys.write([first, other], entry_of())
+    assert await keys.counted_as(first.id) == [first]
+    await keys.write([third], entry_of())
+    await keys.write([second], entry_of())
+    assert await keys.counted_as(first.id) == [first, second, third]
+    assert await keys.counted_as(other.id) == [other]
+    assert await keys.counted_as(second.id) == []
+    assert await keys.counted_as("f" * 12) == []
+
+
+async def test_a_chain_of_rotations_goes_on_without_the_keys_that_are_forgotten(keys: KeyStore) -> None:
+    first = key_of(1, revoked_ms=5)
+    second, third = rotated(2, first, revoked_ms=6), rotated(3, first)
+    await keys.write([first, second, third], entry_of())
+    assert await keys.forget_revoked(6, 10) == 1
+    assert await keys.counted_as(first.id) == [second, third]
+    assert await keys.forget_revoked(7, 10) == 1
+    assert await keys.counted_as(first.id) == [third]
+    changed = msgspec.structs.replace(third, revision=2, revoked_ms=8)
+    await keys.write([changed], entry_of())
+    assert await keys.counted_as(first.id) == [changed]
+    assert await keys.forget_revoked(9, 10) == 1
+    assert await keys.counted_as(first.id) == []
+
+
+async def test_keys_that_were_rotated_before_there_was_a_set_of_chains_are_found(redis: RedisServer) -> None:
+    first = key_of(1, revoked_ms=5)
+    successors = [rotated(number, first) for number in range(2, 4)]
+    async with keys_in_redis(redis.url) as keys:
+        await keys.write([first, *successors, *(key_of(number) for number in range(10, 13))], entry_of())
+        with contextlib.closing(redis.client()) as client:
+            (name,) = [each for each in client.scan_iter() if each.endswith(b":chains")]
+            client.delete(name)
+        assert await keys.counted_as(first.id) == [first, *successors]
+    async with keys_in_redis(redis.url) as keys:
+        with contextlib.closing(redis.client()) as client:
+            client.zrem(name, f"{first.id}:{successors[0].place}")
+        assert await keys.counted_as(first.id) == [first, successors[1]], "a set that is complete is not made again"
+
+
 async def test_changes_since_a_position_are_told_and_nothing_twice(keys: KeyStore) -> None:
     beginning = await keys.changes("")
     assert beginning.ids is None

@@ -8,7 +8,7 @@ import pytest
 import uvloop
 
 from gateway.store.contract import Store
-from tests.contract.store.keepers import Keeper, MemoryKeeper, RedisKeeper
+from tests.contract.store.keepers import HOLD_TTL_MS, Keeper, MemoryKeeper, RedisKeeper
 from tests.redis_servers import RedisServer, redis_cluster, redis_server
 
 ON_BOTH_LOOPS = {"test_redis_client.py", "test_redis_outage.py"}
@@ -47,16 +47,18 @@ def redis(shared_redis: RedisServer) -> RedisServer:
 
 @pytest.fixture(params=["memory", "redis", pytest.param("cluster", marks=pytest.mark.slow)])
 async def keeper(request: pytest.FixtureRequest) -> AsyncIterator[Keeper]:
+    """A module that is not about the end of holds sets `HOLDS_LAST_MS`, so that no hold ends on a busy machine."""
     kept: Keeper
+    last_ms: int = getattr(request.module, "HOLDS_LAST_MS", HOLD_TTL_MS)
     if request.param == "memory":
-        kept = MemoryKeeper()
+        kept = MemoryKeeper(hold_ttl_ms=last_ms)
     elif request.param == "redis":
         server = request.getfixturevalue("redis")
-        kept = RedisKeeper(server.url, [server])
+        kept = RedisKeeper(server.url, [server], hold_ttl_ms=last_ms)
     else:
         nodes = request.getfixturevalue("shared_cluster")
         emptied(*nodes)
-        kept = RedisKeeper(f"redis+cluster://127.0.0.1:{nodes[0].port}", nodes)
+        kept = RedisKeeper(f"redis+cluster://127.0.0.1:{nodes[0].port}", nodes, hold_ttl_ms=last_ms)
     yield kept
     await kept.store.close()
 

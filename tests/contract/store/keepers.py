@@ -23,6 +23,9 @@ from tests.redis_servers import RedisServer
 HOLD_TTL_MS = 600
 """The suite lets holds die young, since the time of some backends cannot be moved."""
 
+LASTING_HOLDS_MS = 60_000
+"""For tests that are not about the end of holds: the machine may be busy."""
+
 STEP_MS = HOLD_TTL_MS // HOLD_STEPS
 
 USERS_MAX = 3
@@ -72,9 +75,9 @@ class FalseClock:
 
 
 class MemoryKeeper:
-    def __init__(self, zone: ZoneInfo = UTC) -> None:
+    def __init__(self, zone: ZoneInfo = UTC, hold_ttl_ms: int = HOLD_TTL_MS) -> None:
         self.clock = FalseClock()
-        self.store: Store = InMemoryStore(self.clock, zone, HOLD_TTL_MS, USERS_MAX)
+        self.store: Store = InMemoryStore(self.clock, zone, hold_ttl_ms, USERS_MAX)
 
     async def pass_ms(self, duration_ms: int) -> None:
         self.clock.at_ms += duration_ms
@@ -89,9 +92,16 @@ class MemoryKeeper:
 class RedisKeeper:
     """Redis' time cannot be moved: it passes."""
 
-    def __init__(self, url: str, servers: Sequence[RedisServer], process: str = "one", zone: ZoneInfo = UTC) -> None:
+    def __init__(
+        self,
+        url: str,
+        servers: Sequence[RedisServer],
+        process: str = "one",
+        zone: ZoneInfo = UTC,
+        hold_ttl_ms: int = HOLD_TTL_MS,
+    ) -> None:
         self._servers = servers
-        self.store: Store = RedisStore(redis_options(url, process), zone)
+        self.store: Store = RedisStore(redis_options(url, process, hold_ttl_ms=hold_ttl_ms), zone)
 
     async def pass_ms(self, duration_ms: int) -> None:
         await asyncio.sleep(duration_ms / 1000 + 0.002)
@@ -133,5 +143,7 @@ def _move_record(client: Redis, key: bytes, by_ms: int, step_ms: int) -> None:
             client.hset(key, name, b"%d %s" % (int(last) - by_ms // step_ms, rest))
 
 
-def redis_options(url: str, process: str = "one", timeout_s: float = PATIENCE_S) -> RedisOptions:
-    return RedisOptions(url, process, timeout_s=timeout_s, hold_ttl_ms=HOLD_TTL_MS, users_max=USERS_MAX)
+def redis_options(
+    url: str, process: str = "one", timeout_s: float = PATIENCE_S, hold_ttl_ms: int = HOLD_TTL_MS
+) -> RedisOptions:
+    return RedisOptions(url, process, timeout_s=timeout_s, hold_ttl_ms=hold_ttl_ms, users_max=USERS_MAX)

@@ -18,7 +18,7 @@ from gateway.store.in_redis.client import Router, ServerClock
 from gateway.store.in_redis.connection import Command, CommandMaker, ConnectionDown, ErrorReply, RedisConnection
 from gateway.store.in_redis.discovery import RedisConnector
 from gateway.store.in_redis.keys import StoreKeys
-from gateway.store.in_redis.scripts import ADMIT, LuaScript
+from gateway.store.in_redis.scripts import ADMIT, LuaScript, doubles
 from gateway.store.in_redis.uncertain_calls import UncertainCalls
 from tests.contract.store.keepers import PATIENCE_S, STEP_MS, UTC
 
@@ -52,16 +52,16 @@ class FakeNode:
         reply = await self.real.call(words)
         if script:
             self.carried_out.append(script)
-            reply = msgspec.msgpack.decode(reply) if isinstance(reply, bytes) else reply
+            reply = list(map(int, doubles(len(reply) // 8).unpack(reply))) if isinstance(reply, bytes) else reply
             reply[1] += self.ahead_ms
         return reply
 
 
 def _with_earlier_time(numbers: bytes, charges: int, by_ms: int) -> bytes:
     """What admit.lua gets of so many charges, where the time that the gateway gives is earlier."""
-    before, after = 3 + 6 * charges, 5 + 2 * charges
-    decoded: list[int] = msgspec.msgpack.decode(b"\xdc" + pack(">H", before + after) + numbers)
-    decoded[before] -= by_ms
+    before, after = 3 + 6 * charges, 6 + 2 * charges
+    decoded: list[Any] = msgspec.msgpack.decode(b"\xdc" + pack(">H", before + after) + numbers)
+    decoded[before + 1] -= by_ms
     return one_by_one(decoded)
 
 

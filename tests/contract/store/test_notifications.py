@@ -61,6 +61,21 @@ async def test_a_settlement_that_crosses_a_threshold_puts_in_one_notification(
     assert await crossings(outbox) == []
 
 
+@pytest.mark.parametrize("name", ["tokens per:day}:c:key:x", "a" * 200])
+@pytest.mark.parametrize("scope", Scope)
+async def test_the_name_of_a_counter_says_whose_it_is(outbox: NotificationOutbox, scope: Scope, name: str) -> None:
+    subject = "" if scope is Scope.ORGANISATION else "0123456789ab"
+    of = limit("tokens", "day", 5, name=name, scope=scope, subject=subject, team="red" if scope != Scope.MODEL else "")
+    owner = outbox.counter_owner(outbox.counter_name(of))
+    assert owner.scope == scope
+    assert owner.subject == subject or scope is Scope.USER
+
+
+@pytest.mark.parametrize("name", ["", "5", "[]", "what another program has put in"])
+async def test_what_is_no_name_of_a_counter_is_of_no_scope(outbox: NotificationOutbox, name: str) -> None:
+    assert outbox.counter_owner(name) == ("", "")
+
+
 async def test_each_of_several_thresholds_has_its_own(keeper: Keeper, outbox: NotificationOutbox) -> None:
     await use(keeper, 1_001, QUOTA)
     assert [(crossing.percent, crossing.used) for crossing in await crossings(outbox)] == [(each, 1_001) for each in AT]

@@ -15,13 +15,15 @@ from gateway.store.contract import Store
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.in_redis import RedisStore
 from tests.contract.store.asking import MILLION, admitted, ask, limit, refused, truth, used_and_held
-from tests.contract.store.keepers import HOLD_TTL_MS, UTC, FalseClock, redis_options
+from tests.contract.store.keepers import LASTING_HOLDS_MS, UTC, FalseClock, redis_options
 from tests.redis_servers import RedisServer
 
 LONG = 128_000
 """What the answers of a large model may have."""
 
 SCHEDULES = 200
+
+HOLDS_LAST_MS = LASTING_HOLDS_MS
 
 
 async def test_a_rate_holds_what_is_likely_of_a_cap_that_it_never_holds(store: Store) -> None:
@@ -158,13 +160,16 @@ async def test_no_schedule_of_requests_overruns_a_quota_by_more_than_the_estimat
 
 
 def memory() -> InMemoryStore:
-    return InMemoryStore(FalseClock(), UTC, HOLD_TTL_MS)
+    return InMemoryStore(FalseClock(), UTC, HOLDS_LAST_MS)
 
 
 async def test_racing_clients_of_several_gateways_do_not_overrun_a_quota(redis: RedisServer) -> None:
     """Each answer takes all that it was granted, and the next request follows at once."""
     quota, clients, entered = limit("tokens", "month", 300_000), 24, 100
-    stores = [RedisStore(redis_options(redis.url, process), UTC) for process in ("a", "b", "c", "d")]
+    stores = [
+        RedisStore(redis_options(redis.url, process, hold_ttl_ms=HOLDS_LAST_MS), UTC)
+        for process in ("a", "b", "c", "d")
+    ]
 
     async def client(store: Store, dice: Random) -> int:
         passed = 0

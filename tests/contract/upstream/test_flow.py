@@ -102,8 +102,11 @@ async def test_what_is_held_is_handed_over_before_the_end_is_told(client: HttpCl
         (b"GZIP", gzip.compress(EVENTS[:50]) + gzip.compress(EVENTS[50:])),
         (b"deflate", zlib.compress(EVENTS)),
         (b"deflate", zlib.compress(EVENTS, wbits=-15)),
+        (b"gzip\r\ncontent-encoding: deflate", zlib.compress(gzip.compress(EVENTS))),
+        (b"gzip\r\nContent-Encoding: identity", gzip.compress(EVENTS)),
+        (b"GZip, gzip\r\ncontent-encoding:", gzip.compress(gzip.compress(EVENTS))),
     ],
-    ids=["gzip", "gzip of two members", "deflate", "bare deflate"],
+    ids=["gzip", "gzip of two members", "deflate", "bare deflate", "two lines", "a line of nothing", "three"],
 )
 async def test_a_packed_answer_is_unpacked(client: HttpClient, play: Play, encoding: bytes, packed: bytes) -> None:
     server = await play([hears, says(plain(packed, b"content-encoding: " + encoding)), hears, says(plain(b"next"))])

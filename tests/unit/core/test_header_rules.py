@@ -51,6 +51,31 @@ def test_every_line_of_a_header_passes_in_its_order() -> None:
     assert TO_UPSTREAM.passed(CIMultiDict(lines)) == [(name.lower(), value) for name, value in lines]
 
 
+def test_of_an_answers_headers_each_line_of_a_repeated_one_passes() -> None:
+    headers = {
+        "content-type": "text/plain",
+        "server": "x",
+        "openai-notice": "one\ntwo",
+        "date": "now",
+        "retry-after": "1",
+    }
+    for _ in range(2):
+        assert TO_CLIENT.passed_once(headers) == [
+            ("content-type", "text/plain"),
+            ("openai-notice", "one"),
+            ("openai-notice", "two"),
+            ("retry-after", "1"),
+        ]
+        headers["server"] = "another"
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_ever_new_names_pass_by_the_same_rule(rounds: int) -> None:
+    for number in range(rounds * 300):
+        name = f"X-Stainless-{number}"
+        assert TO_UPSTREAM.passed({name: "x", f"x-{number}": "y"}) == [(name.lower(), "x")]
+
+
 @pytest.mark.parametrize(
     ("name", "passes"),
     [

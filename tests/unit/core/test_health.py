@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +54,19 @@ def test_one_model_of_an_upstream_that_fails_leaves_the_others_alone(health: Hea
     assert health.share(TARGET, 0) == 0.0
     assert health.share(OTHER_MODEL, 0) == 1.0
     assert health.share(ELSEWHERE, 0) == 1.0
+
+
+def test_targets_of_one_model_share_its_health_until_it_is_forgotten(health: Health) -> None:
+    heavier = msgspec.structs.replace(TARGET, weight=5)
+    assert health.share(heavier, 0) == 1.0
+    fail(health, TARGET)
+    assert health.share(heavier, 0) == 0.0
+    health.keep([])
+    assert health.share(TARGET, 0) == health.share(heavier, 0) == 1.0
+    health.begin(heavier, 0)
+    assert health.in_flight(HERE) == 1
+    fail(health, TARGET)
+    assert health.share(heavier, 0) == 0.0
 
 
 ANN, BEN, EVE = (Caller(key, key, f"team-{key}") for key in ("ann", "ben", "eve"))

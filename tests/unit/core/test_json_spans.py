@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sys
 import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -178,7 +179,9 @@ def test_wrong_utf_8_is_refused_with_its_place(text: bytes, at: int) -> None:
 def test_deep_nesting_is_refused_and_harms_nobody(opening: bytes, depth: int) -> None:
     # How many levels Python takes differs by its version, but none is ever too much for it.
     message = refusal(b'{"x":' + opening * depth)
-    assert "nested too deeply" in message or (sys.version_info >= (3, 12) and "truncated" in message)
+    assert "nested too deeply to be read. Send it with fewer levels." in message or (
+        sys.version_info >= (3, 12) and "truncated" in message
+    )
 
 
 def test_numbers_of_any_size_pass_as_they_are() -> None:
@@ -386,3 +389,20 @@ def test_names_that_are_too_long_together_are_not_remembered() -> None:
     members = read_json_spans(b'{"%b":1}' % name.encode())
     assert members.named is not None
     assert (members.named.names, members.named.are_remembered) == ((name,), False)
+
+
+def test_a_byte_order_mark_is_called_by_its_name() -> None:
+    for body in (b"{}", b'{"a": "\\ud83d"}', b""):
+        with pytest.raises(BodyUnreadable, match="it begins with a byte order mark"):
+            read_json_spans(b"\xef\xbb\xbf" + body)
+
+
+@given(
+    st.dictionaries(st.text(max_size=5), st.none() | st.text(max_size=5) | st.just({"a": [1]}), min_size=1), st.data()
+)
+def test_an_object_without_a_member_has_the_others_as_they_were(members: dict[str, Any], data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(members)))
+    separators = data.draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t: ")]))
+    body = json.dumps(members, separators=separators, ensure_ascii=data.draw(st.booleans())).encode()
+    left = read_json_spans(body).without(name)
+    assert list(json.loads(left).items()) == [each for each in members.items() if each[0] != name]

@@ -148,7 +148,8 @@ def test_a_refusal_names_the_limit_for_programs() -> None:
     error = refusal_error(
         refusal(limit(Meter.USD, Per.MONTH, 2_000_000), RefusalReason.SPENT, 5_000, requested=1_500_000)
     )
-    assert error.limit == {
+    assert error.written is not None
+    assert error.written.limit == {
         "name": "usd-month",
         "scope": "team",
         "subject": "search",
@@ -159,7 +160,6 @@ def test_a_refusal_names_the_limit_for_programs() -> None:
         "held": 0.5,
         "requested": 1.5,
         "resets_at": "2026-11-05T12:00:06.000Z",
-        "retry_after_ms": 5_000,
     }
 
 
@@ -211,13 +211,16 @@ def test_a_refusal_that_is_repeated_is_told_as_if_for_the_first_time(meter: Mete
     of, other = limit(meter, per), limit(Meter.CONCURRENT, None)
     statuses = LimitStatuses.of([limit_status(of, 0, resets_ms), limit_status(other, 3, 0)])
     first = Refusal(statuses[0], 12, RefusalReason.SPENT, resets_ms and resets_ms - NOW, NOW, statuses)
-    later = msgspec.structs.replace(first, at_ms=NOW + 70, retry_after_ms=resets_ms and resets_ms - NOW - 70)
+    later = msgspec.structs.replace(
+        first, at_ms=NOW + 70, retry_after_ms=resets_ms and resets_ms - NOW - 70, repeats=first
+    )
     headers = LimitHeaders(statuses.limits)
     for refused in (first, later, first):
         told, anew = refusal_error(refused, headers), refusal_error(refused, LimitHeaders(statuses.limits))
-        assert (told.message, told.limit, told.type) == (anew.message, anew.limit, anew.type)
+        assert (told.message, told.left, told.type) == (anew.message, anew.left, anew.type)
         assert (dict(told.headers), told.retry_after_ms) == (dict(anew.headers), anew.retry_after_ms)
     assert refusal_error(later, headers).retry_after_ms == (resets_ms - NOW - 70 if resets_ms else None)
+    assert refusal_error(later, headers).written is refusal_error(first, headers).written
 
 
 @pytest.mark.parametrize(
@@ -235,12 +238,10 @@ def test_another_refusal_by_the_same_limits_is_told_in_its_own_words(changes: di
     headers = LimitHeaders(first.limit_statuses.limits)
     refusal_error(first, headers)
     told, anew = refusal_error(other, headers), refusal_error(other, LimitHeaders(first.limit_statuses.limits))
-    assert (type(told), told.message, told.limit, told.headers) == (
-        type(anew),
-        anew.message,
-        anew.limit,
-        anew.headers,
-    )
+    assert (type(told), told.message, told.headers) == (type(anew), anew.message, anew.headers)
+    assert told.written is not None
+    assert anew.written is not None
+    assert told.written.limit == anew.written.limit
     assert "thinking" in refusal_error(other, headers, 2_000).message
 
 
@@ -265,7 +266,8 @@ def test_every_refusal_can_be_told(
 ) -> None:
     error = refusal_error(refusal(limit(meter, per, amount), why, wait_ms, requested=2**53))
     assert error.message
-    assert error.limit is not None
+    assert error.written is not None
+    assert error.written.limit["name"]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,19 @@ def test_a_proxy_is_read(text: str, proxy: Proxy) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "proxy:3128", "https://u:hunter2@p", "socks5://p", "http://", "http://p:0", "http://p:99999", "http://p/x"],
+    [
+        *(
+            "",
+            "proxy:3128",
+            "https://u:hunter2@p",
+            "socks5://p",
+            "http://",
+            "http://p:0",
+            "http://p:99999",
+            "http://p/x",
+        ),
+        *("http://u:hunter2@p..x:1", f"http://{'p' * 64}:1", "http://-p:1", "http://[:::::]:1"),
+    ],
 )
 def test_what_is_no_proxy_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(ValueError, match="must be http://HOST:PORT") as refused:

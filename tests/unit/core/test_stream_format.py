@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.core.endpoints import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Endpoint, StreamFormat
 from gateway.core.estimate import CHARACTERS_PER_STREAMED_TOKEN
 from gateway.core.output_budget import OutputBudget
-from gateway.core.stream_format import event_weight, stream_of_plain
+from gateway.core.stream_format import event_weight, only_opens, stream_of_plain
 from gateway.core.stream_tally import StreamTally
 from gateway.core.usage import Usage, UsageSource
 
@@ -106,7 +106,7 @@ def test_no_json_of_an_upstream_raises(shape: StreamFormat, value: Any) -> None:
     assert event_weight(shape, data) >= 0
     stream_of_plain(shape, data, merge=True)
     budget = OutputBudget(shape, output=0, input_tokens=1)
-    budget.ending(data, budget.usage(None), merge=True)
+    budget.ending(data, budget.usage(Usage()), merge=True)
 
 
 def stopped(
@@ -188,3 +188,23 @@ def test_an_upstream_that_keeps_to_its_cap_ends_by_itself() -> None:
     stream = b"".join([*[event(chat(content="word"))] * 3, event(finish), event(usage), b"data: [DONE]\n\n"])
     assert tally.feed(stream) + tally.close() == stream
     assert (tally.stopped, tally.usage) == (False, Usage(5, 3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "data", "opens"),
+    [
+        (StreamFormat.GEMINI, b'{"usageMetadata":{},"modelVersion":"m"}', True),
+        (StreamFormat.GEMINI, b'{"candidates":[{"content":{"parts":[{"inlineData":{"data":"UklGRg=="}}]}}]}', False),
+        (StreamFormat.GEMINI, b"[]", False),
+        (StreamFormat.CHAT, b'{"choices":[]}', True),
+        (StreamFormat.CHAT, b'{"choices":[{"delta":{"role":"assistant","content":"","tool_calls":[]}}]}', True),
+        (StreamFormat.CHAT, b'{"choices":[{"delta":{"role":"assistant"}},{"delta":{"audio":{"id":"a"}}}]}', False),
+        (StreamFormat.CHAT, b'{"object":"chat.completion.chunk"}', False),
+        (StreamFormat.COMPLETIONS, b'{"choices":[{"text":"","finish_reason":"stop"}]}', False),
+        (StreamFormat.RESPONSES, b'{"type":"response.queued"}', True),
+        (StreamFormat.RESPONSES, b'{"type":["response.queued"]}', False),
+        (StreamFormat.MESSAGES, b"no JSON", False),
+    ],
+)
+def test_what_only_opens_an_answer_has_no_part_of_it(shape: StreamFormat, data: bytes, opens: bool) -> None:
+    assert only_opens(shape, data) is opens

@@ -372,6 +372,55 @@ def test_a_later_part_completes_an_earlier_one() -> None:
     assert not reader.read(b'{"type": "message_stop"}')
 
 
+PAINTED = {"type": "image_generation_call", "id": "ig_1", "result": "AAAA"}
+SEARCHED = {"type": "web_search_call", "action": {"type": "search", "query": "moons"}}
+OPENED = {"type": "web_search_call", "action": {"type": "open_page"}}
+FOUND = {"type": "web_search_tool_result", "content": [{"type": "web_search_result", "title": "Moons"}]}
+NOT_FOUND = {
+    "type": "web_search_tool_result",
+    "content": {"type": "web_search_tool_result_error", "error_code": "unavailable"},
+}
+
+
+def _brought(table: UsageTable, *units: dict[str, Any]) -> list[dict[str, Any]]:
+    if table is MESSAGES_USAGE:
+        return [{"type": "content_block_start", "index": 0, "content_block": unit} for unit in units]
+    return [{"type": "response.output_item.done", "output_index": 0, "item": unit} for unit in units]
+
+
+@pytest.mark.parametrize(
+    ("table", "units", "usage"),
+    [
+        (RESPONSES_USAGE, (PAINTED, SEARCHED, OPENED, PAINTED), Usage(images=2, searches=1)),
+        (RESPONSES_USAGE, ({"type": "message", "content": []},), Usage()),
+        (MESSAGES_USAGE, (FOUND, NOT_FOUND, FOUND), Usage(searches=2)),
+        (MESSAGES_USAGE, ({"type": "text", "text": ""},), Usage()),
+    ],
+)
+@pytest.mark.parametrize("is_scanned", [False, True])
+def test_units_that_a_stream_has_brought_count_where_it_ends_before_its_report(
+    table: UsageTable, units: tuple[dict[str, Any], ...], usage: Usage, is_scanned: bool
+) -> None:
+    reader = UsageReader(table)
+    for event in _brought(table, *units):
+        text = json.dumps(event).encode()
+        if is_scanned:
+            scanner = reader.scanner(event["type"])
+            scanner.feed(text)
+            scanner.close()
+        else:
+            reader.read(text)
+    assert reader.usage == usage
+
+
+def test_units_that_a_stream_has_brought_count_once_where_the_report_has_them() -> None:
+    ended = {"type": "response.completed", "response": {"output": [PAINTED, SEARCHED], "usage": RESPONSE}}
+    reader = read(RESPONSES_USAGE, *_brought(RESPONSES_USAGE, PAINTED, SEARCHED), ended)
+    assert (reader.usage.images, reader.usage.searches) == (1, 1)
+    told = {"type": "message_delta", "usage": {"output_tokens": 9, "server_tool_use": {"web_search_requests": 0}}}
+    assert read(MESSAGES_USAGE, *_brought(MESSAGES_USAGE, FOUND), told).usage.searches == 0
+
+
 def test_every_finished_picture_of_a_stream_counts() -> None:
     done = {"type": "image_generation.completed", "b64_json": "A", "usage": RESPONSE}
     partial = {"type": "image_generation.partial_image", "b64_json": "A"}

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.finance.usage_export import ExportBroken, UsageExport, read_export
+from gateway.finance.export_formats import ExportBroken
+from gateway.finance.usage_export import UsageExport, read_export
 
 DAY = date(2026, 11, 1)
 NEXT = date(2026, 11, 2)

@@ -193,6 +193,18 @@ async def test_a_key_has_what_its_team_has_and_its_own(store: SlowKeyStore, dire
     assert plain.limits == (SHARED, msgspec.structs.replace(EACH_KEY, subject=digest_of(2)[:12], team="search"))
 
 
+async def test_of_keys_that_are_counted_as_one_the_newest_is_first_and_a_revoked_one_is_left_out(
+    store: SlowKeyStore, directory: KeyDirectory
+) -> None:
+    first = digest_of(1)[:12]
+    later = [key_of(number, counted_as=first, limits=(OWN,)) for number in (2, 3)]
+    revoked, elsewhere = key_of(4, counted_as=first, revoked_ms=5), key_of(5, counted_as=first, team="gone")
+    await store.write([key_of(1), *later, revoked, elsewhere, key_of(6)], ENTRY)
+    found = await directory.counted_as(first)
+    assert [caller.key_name for caller in found] == ["key-3", "key-2", "key-1"]
+    assert {limit.subject for caller in found for limit in caller.limits if limit.scope is Scope.KEY} == {first}
+
+
 async def test_a_reload_gives_keys_the_new_terms_of_their_team_without_asking_again(
     store: SlowKeyStore, directory: KeyDirectory
 ) -> None:

@@ -261,6 +261,36 @@ async def test_a_bad_token_is_refused_for_its_reason(which: str, verifying: Veri
         assert bad.token not in refused.value.message
 
 
+@pytest.mark.parametrize(
+    ("which", "word"),
+    {
+        "another issuer": "token_issuer",
+        "no issuer": "token_issuer",
+        "another audience": "token_audience",
+        "alg none, no signature": "token_algorithm",
+        "a stranger's signature": "token_signature",
+        "a key that is not published": "token_key",
+        "no name of a key, of several": "token_key",
+        "crit": "token_header",
+        "a logout token": "token_header",
+        "not valid yet": "token_not_valid_yet",
+        "no end": "token_claim",
+        "an end that is text": "token_claim",
+        "no user": "token_user",
+        "an address that nobody has verified": "token_user",
+        "other groups": "token_team",
+        "models that are numbers": "token_models",
+        "too long": "token_size",
+        "claims that are no JSON": "malformed",
+    }.items(),
+)
+async def test_the_word_for_the_log_is_the_same_each_time(which: str, word: str, verifying: Verifying) -> None:
+    for _ in range(2):
+        with pytest.raises(KeyUnknown) as refused:
+            await verifying.take(BAD[which].token)
+        assert refused.value.why == word
+
+
 async def test_a_verified_token_expires(verifying: Verifying) -> None:
     whole = token()
     await verifying.take(whole)

@@ -27,7 +27,7 @@ from tests.contract.store.asking import limit
 from tests.contract.store.keepers import FalseClock, sure_tasks
 
 QUOTA = limit("tokens", "day", 100, notify_at=(50, 100))
-OF_KEY = limit("tokens", "day", 70, name="own", notify_at=(50,))
+OF_KEY = limit("tokens", "day", 70, name="own", scope=Scope.KEY, subject="k", team="red", notify_at=(50,))
 OF_USERS = limit("tokens", "day", 40, name="each", scope=Scope.USER, subject="", notify_at=(50, 100))
 A = NotificationChannel("a", "json", "https://a.test/", "whsec_", at=(50, 100))
 B = NotificationChannel("b", "json", "https://b.test/", "whsec_", at=(100,))
@@ -55,7 +55,9 @@ class World:
         self.sender = Script(*answers)
         caller = Caller("", "", "red", limits=(QUOTA,), user_limits=(OF_USERS,))
         self.snapshot = ConfigSnapshot({}, {}, {"red": TeamTerms(caller, owner="leads")}, channels=channels)
-        self.stored = self.snapshot
+        self.stored: dict[str, list[Caller]] = {}
+        """Those that are counted under an id, the newest first."""
+        self.looked_up: list[str] = []
         self.counted: list[tuple[str, str]] = []
         self.problems: list[str] = []
         self.parked: list[str] = []
@@ -68,7 +70,7 @@ class World:
             self.outbox,
             self.sender,
             lambda: self.snapshot,
-            QuotaReader(self._with_stored_keys, self._statuses),
+            QuotaReader(self._counted_as, self._statuses),
             self.clock,
             DeliveryReports(
                 lambda _message, problem: self.problems.append(problem),
@@ -104,8 +106,9 @@ class World:
         report = await self.outbox.report(100)
         return [msgspec.json.decode(each, type=DeliveryAttempt) for each in (*report.delivered, *report.problems)]
 
-    async def _with_stored_keys(self) -> ConfigSnapshot:
-        return self.stored
+    async def _counted_as(self, key_id: str) -> list[Caller]:
+        self.looked_up.append(key_id)
+        return self.stored.get(key_id, [])
 
     async def _statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
         if self.outage is not None:
@@ -137,16 +140,42 @@ async def test_the_same_crossing_has_the_same_id_in_every_gateway() -> None:
 
 async def test_a_limit_of_a_stored_key_is_found_in_the_store() -> None:
     world = World()
-    world.stored = msgspec.structs.replace(world.snapshot, callers={"x": Caller("k", "k", "red", limits=(OF_KEY,))})
+    world.stored["k"] = [Caller("k", "k", "red", limits=(QUOTA, OF_KEY))]
     world.cross(OF_KEY, 50, 35)
     (message,) = await world.rounds()
-    assert message.data["name"] == "own"
+    assert (message.data["name"], world.looked_up) == ("own", ["k"])
+
+
+async def test_of_a_key_that_was_rotated_the_newest_one_says_how_much_it_has() -> None:
+    world = World()
+    newest = msgspec.structs.replace(OF_KEY, amount=90)
+    world.stored["k"] = [Caller("l", "l", "red", limits=(newest,)), Caller("k", "k", "red", limits=(OF_KEY,))]
+    world.cross(OF_KEY, 50, 35)
+    (message,) = await world.rounds()
+    assert message.data["amount"] == 90
+
+
+@pytest.mark.parametrize("of", [QUOTA, limit("tokens", "day", 5, scope=Scope.MODEL, subject="m", notify_at=(50,))])
+async def test_a_limit_that_is_not_of_a_key_asks_for_no_stored_key(of: Limit) -> None:
+    world = World()
+    world.cross(of, 50, 3)
+    await world.rounds()
+    assert world.looked_up == []
+
+
+async def test_a_limit_of_a_key_of_the_configuration_asks_for_no_stored_key() -> None:
+    world = World()
+    callers = {"x": Caller("other", "other", "red"), "y": Caller("k", "k", "red", limits=(QUOTA, OF_KEY))}
+    world.snapshot = msgspec.structs.replace(world.snapshot, callers=callers)
+    world.cross(OF_KEY, 50, 35)
+    (message,) = await world.rounds()
+    assert (message.data["name"], world.looked_up) == ("own", [])
 
 
 async def test_a_limit_that_tokens_have_in_common_is_found_by_the_counter_s_name() -> None:
     world = World()
     terms = msgspec.structs.replace(world.snapshot.teams["red"], key_limits=(OF_KEY,), notify_at=(50,))
-    world.snapshot = world.stored = msgspec.structs.replace(world.snapshot, teams={"red": terms})
+    world.snapshot = msgspec.structs.replace(world.snapshot, teams={"red": terms})
     key = KeyTerms("jwt-0123abcd", "jwt-idp.test", subject="jwt-0123abcd")
     world.cross(terms.caller_of(key).limits[-1], 50, 35)
     (message,) = await world.rounds()
@@ -158,7 +187,7 @@ async def test_a_limit_that_is_not_known_here_waits_for_another_gateway() -> Non
     world.cross(OF_KEY, 50, 35)
     assert await world.rounds() == []
     assert world.outbox.waiting == 1
-    world.stored = msgspec.structs.replace(world.snapshot, callers={"x": Caller("k", "k", "red", limits=(OF_KEY,))})
+    world.stored["k"] = [Caller("k", "k", "red", limits=(OF_KEY,))]
     world.clock.at_ms += 2_000
     assert len(await world.rounds()) == 1
 

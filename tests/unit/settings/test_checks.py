@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.app.snapshot_builder import snapshot
 from gateway.core.http_syntax import RESERVED_HEADERS
-from gateway.settings import checks
+from gateway.settings import limit_checks
 from gateway.settings.diagnostics import SettingsInvalid
 from gateway.settings.limit_settings import LimitSettings
 from gateway.upstream.connect import UpstreamOrigin
@@ -643,13 +643,13 @@ def test_a_limit_keeps_its_name_when_its_amount_changes() -> None:
 def test_what_a_quota_can_reserve_is_computed_for_unlike_models_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a configuration of 10,000 keys and 1,000 models would take minutes to check."""
     computed = []
-    held = checks._requests_held
+    held = limit_checks._requests_held
 
-    def counted(limit: LimitSettings, cap: checks._OutputCap) -> int:
+    def counted(limit: LimitSettings, cap: limit_checks._OutputCap) -> int:
         computed.append(cap)
         return held(limit, cap)
 
-    monkeypatch.setattr(checks, "_requests_held", counted)
+    monkeypatch.setattr(limit_checks, "_requests_held", counted)
     routes = "routes: [{upstream: main}], price: {input: 1, output: 2}"
     models = "".join(f"  m{number}: {{{routes}, max_output_tokens: {1 + number % 2}000}}\n" for number in range(50))
     text = VALID.replace("models:\n", "models:\n" + models) + TEAM + "limits:\n  - {tokens: 31_000, per: day}"

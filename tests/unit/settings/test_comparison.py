@@ -64,6 +64,26 @@ def test_a_limit_that_counts_something_else_under_its_name_begins_again() -> Non
     assert (found.path, found.note) == ("limits.budget.usd", "")
 
 
+def test_a_limit_that_is_renamed_shows_what_else_has_changed() -> None:
+    """The amount, and that it refuses nothing any more, are what a reviewer has to see."""
+    after = "limits: [{name: monthly, usd: 900, per: month, mode: shadow}]"
+    assert changes("limits: [{name: budget, usd: 500, per: month}]", after) == [
+        change("limits.monthly", "renamed", "budget", "monthly", COUNTER_RESTARTS),
+        change("limits.monthly.usd", "changed", "500", "900", COUNTER_RESTARTS),
+        change("limits.monthly.mode", "added", None, "shadow", COUNTER_RESTARTS),
+    ]
+
+
+def test_of_several_limits_that_count_the_same_those_are_one_that_differ_least() -> None:
+    before = "limits: [{name: a, usd: 5, per: day}, {name: b, usd: 9_000, per: day, mode: shadow}]"
+    after = "limits: [{name: y, usd: 9000, per: day, mode: shadow}, {name: x, usd: 6, per: day}]"
+    assert changes(before, after) == [
+        change("limits.y", "renamed", "b", "y", COUNTER_RESTARTS),
+        change("limits.x", "renamed", "a", "x", COUNTER_RESTARTS),
+        change("limits.x.usd", "changed", "5", "6", COUNTER_RESTARTS),
+    ]
+
+
 def test_a_changed_secret_is_told_and_not_shown() -> None:
     (found,) = changes("admin: {token: one-secret}", "admin: {token: another-one}")
     assert found == change("admin.token", "changed", "(redacted)", "(redacted)")

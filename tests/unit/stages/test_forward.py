@@ -483,6 +483,44 @@ def test_an_upstream_that_does_not_know_the_option_is_not_asked() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (b', "stream": true, "stream_options": {"include_usage": true}', b', "stream": true'),
+        (b' , "stream_options" : { "include_usage" : false }\t, "stream": true', b'\t, "stream": true'),
+        (b', "stream_options": null', b""),
+        (
+            b', "stream": false, "stream_options": {"x": [{"}": ","}]}, "y": "\\ud83d"',
+            b', "stream": false, "y": "\\ud83d"',
+        ),
+    ],
+)
+@pytest.mark.parametrize("model", [b"m", b"alias"])
+def test_the_option_does_not_reach_an_upstream_that_does_not_know_it(
+    given: bytes, expected: bytes, model: bytes
+) -> None:
+    assert sent(SPACED % (model, given), stream_options=False) == SPACED % (b"m", expected)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            b'{"stream_options":{},"model":"m","messages":[{"role":"user"}]}',
+            b'{"model":"m","messages":[{"role":"user"}]}',
+        ),
+        (
+            b'{ "stream_options" : {} ,\n "model": "m", "messages": [{"role": "user"}]}',
+            b'{\n "model": "m", "messages": [{"role": "user"}]}',
+        ),
+    ],
+)
+def test_the_option_is_taken_out_of_the_beginning_of_a_body_too(body: bytes, expected: bytes) -> None:
+    changed = sent(body, stream_options=False)
+    assert changed.replace(b" ", b"") == expected.replace(b" ", b"")
+    json.loads(changed)
+
+
+@pytest.mark.parametrize(
     ("members", "granted", "expected"),
     [
         ({"max_tokens": 5_000}, None, {"max_tokens": 1_000}),

@@ -144,6 +144,18 @@ async def test_a_stream_whose_client_left_can_be_read_on() -> None:
     assert relayed.exchange.tally.usage == NUMBERS
 
 
+async def test_a_client_that_leaves_after_the_last_event_has_the_whole_answer() -> None:
+    """Its writer learns that, too: else it would look for silence ever after."""
+    relayed = Relayed(stream(CHUNK, FINISH, USAGE, DONE, hangs=True), stream=True)
+    running = asyncio.create_task(relayed.run())
+    await let_run()
+    relayed.client.gone = True
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert (relayed.exchange.whole, relayed.client.ended) == (True, True)
+
+
 async def test_a_slow_client_slows_the_upstream_down() -> None:
     client = Client(slow_after=2 * len(CHUNK))
     relayed = Relayed(stream(CHUNK, hangs=True), client, stream=True)
@@ -169,7 +181,8 @@ async def test_nothing_is_to_be_written_between_the_pieces_of_what_is_no_stream_
     running = asyncio.create_task(relayed.run())
     await let_run()
     assert relayed.client.pieces == [b"\x01\x02", b"\n\n"]
-    assert not relayed.client.is_between_events()
+    assert relayed.client.source is not None
+    assert not relayed.client.source.is_between_events()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

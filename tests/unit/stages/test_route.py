@@ -91,6 +91,7 @@ def test_where_none_is_well_the_answer_says_when_to_come_back() -> None:
     assert picking.picked() == ["only"]
     with pytest.raises(NoTarget) as refused:
         picking.picked()
+    assert "Try again after" in refused.value.message
     assert refused.value.retry_after_ms == 5_000
 
 

@@ -22,10 +22,11 @@ from gateway.core.estimate import OUTPUT_AT_FIRST, TOKENS_PER_SECOND_AT_FIRST, E
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Meter, Per
 from gateway.core.plain_tally import PlainTally
-from gateway.core.pricing import Price
+from gateway.core.pricing import Price, PriceTerms
 from gateway.core.refusals import Fault
 from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import NO_HOLDS, Hold, Holds, LimitStatuses, Reservation
+from gateway.core.snapshot import Model
 from gateway.core.stream_tally import StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.settle import settle, settlement, usage_of
@@ -515,3 +516,97 @@ def test_images_are_those_that_the_answer_shows_or_else_those_that_were_asked_fo
     usage = usage_of(exchange, parsed, Estimator())
     assert usage is not None
     assert usage.images == images
+
+
+PRIORITY = Price.of(
+    PriceTerms(
+        {"input": 2_000_000, "output": 4_000_000},
+        tiers={"priority": PriceTerms({"input": 20_000_000, "output": 40_000_000})},
+    )
+)
+WORD_OF_CHAT = b'data: {%b"choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
+WORD_OF_A_RESPONSE = b'data: {%b"type":"response.output_text.delta","delta":"word"}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("path", "word", "asked", "charged"),
+    [
+        ("/v1/responses", WORD_OF_A_RESPONSE % b"", "priority", "priority"),
+        ("/v1/responses", WORD_OF_A_RESPONSE % b"", "Priority", "priority"),
+        ("/v1/responses", WORD_OF_A_RESPONSE % b"", "flex", ""),
+        ("/v1/responses", WORD_OF_A_RESPONSE % b"", None, ""),
+        ("/v1/chat/completions", WORD_OF_CHAT % b"", "priority", "priority"),
+        ("/v1/chat/completions", WORD_OF_CHAT % b'"service_tier":"default",', "priority", "default"),
+        ("/v1/responses", b"", "priority", "priority"),
+    ],
+)
+async def test_an_answer_that_ends_before_it_names_its_tier_costs_what_the_tier_that_was_asked_for_does(
+    path: str, word: bytes, asked: str | None, charged: str
+) -> None:
+    endpoint = ENDPOINTS[path]
+    model = Model("m", (target(price=PRIORITY),))
+    body = body_of(stream=True, input="Go.", service_tier=asked)
+    exchange, _ = exchange_of(body, endpoint=endpoint, model=model)
+    if word:
+        exchange.tally = StreamTally(endpoint, merge=False)
+        exchange.tally.feed(word * 3)
+    exchange.status, exchange.error = 200, ClientGone("It left.")
+    held(exchange)
+    await settle_now(exchange, Ledgers(), Unrecorded())
+    assert exchange.usage is not None
+    assert exchange.usage.service_tier == charged
+    assert exchange.cost == (10 if charged == "priority" else 1) * (7 * 2 + exchange.usage.output * 4)
+
+
+CREATED = b'event: response.created\ndata: {"type":"response.created","response":{"id":"resp_1","output":[]}}\n\n'
+BEGUN = b'data: {"type":"response.in_progress","response":{"id":"resp_1","output":[]}}\n\n'
+FAILED = b'data: {"type":"response.failed","response":{"id":"resp_1","error":{"code":"server_error"},"usage":null}}\n\n'
+PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+STARTED = b'event: message_start\ndata: {"type":"message_start","message":{"id":"m","content":[]}}\n\n'
+OVERLOADED = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error"}}\n\n'
+ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
+FILTERED = b'data: {"choices":[],"prompt_filter_results":[{"prompt_index":0}]}\n\n'
+NO_TEXT = b'data: {"choices":[{"index":0,"text":"","finish_reason":null}]}\n\n'
+OPENINGS = [
+    ("/v1/responses", CREATED + BEGUN, FAILED),
+    ("/v1/messages", STARTED + PING, OVERLOADED),
+    ("/v1/chat/completions", FILTERED + ROLE, ERROR),
+    ("/v1/completions", NO_TEXT, ERROR),
+]
+
+
+def streamed(path: str, *pieces: bytes, error: GatewayError | None = None) -> Exchange:
+    endpoint = ENDPOINTS[path]
+    exchange, parsed = exchange_of(body_of(stream=True, input="x", prompt="x", max_tokens=9), endpoint=endpoint)
+    exchange.parsed = msgspec.structs.replace(parsed, stream=True)
+    tally = exchange.tally = StreamTally(endpoint, merge=False)
+    for piece in pieces:
+        tally.feed(piece)
+    exchange.status, exchange.error, exchange.whole = 200, error, error is None
+    return exchange
+
+
+@pytest.mark.parametrize(("path", "opening", "failure"), OPENINGS)
+def test_a_stream_that_fails_behind_its_opening_is_free_and_one_that_its_client_leaves_is_not(
+    path: str, opening: bytes, failure: bytes
+) -> None:
+    assert used(streamed(path, opening, failure)) is None
+    assert used(streamed(path, opening, failure, error=UpstreamBroke("It broke."))) is None
+    for error in (ClientGone("It left."), UpstreamTimedOut("Silent.")):
+        assert used(streamed(path, opening, error=error)) == estimated(0)
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        ("/v1/responses", b'{"type":"response.audio.delta","delta":"UklGRg=="}'),
+        ("/v1/responses", b'{"type":"response.output_item.added","item":{"type":"reasoning"}}'),
+        ("/v1/messages", b'{"type":"content_block_start","content_block":{"type":"redacted_thinking","data":"x"}}'),
+        ("/v1/chat/completions", b'{"choices":[{"index":0,"delta":{"audio":{"data":"UklGRg=="}}}]}'),
+        ("/v1/chat/completions", b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'),
+    ],
+)
+def test_a_part_of_an_answer_that_has_no_text_is_not_free(path: str, part: bytes) -> None:
+    opening = next(opening for of, opening, _ in OPENINGS if of == path)
+    failure = next(failure for of, _, failure in OPENINGS if of == path)
+    assert used(streamed(path, opening, b"data: " + part + b"\n\n", failure)) == estimated(0)

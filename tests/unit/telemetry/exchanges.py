@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from gateway.core.endpoints import CHAT
 from gateway.core.exchange import Exchange
 from gateway.core.json_spans import read_json_spans
+from gateway.core.limit_status import refusal_error
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.refusals import Fault
 from gateway.core.request import IncomingRequest, ParsedRequest
-from gateway.core.reservation import NO_HOLDS, LimitStatus, LimitStatuses, Reservation
+from gateway.core.reservation import NO_HOLDS, LimitStatus, LimitStatuses, Refusal, RefusalReason, Reservation
 from gateway.core.snapshot import Caller, Model, Target, Upstream, bind
 from gateway.core.usage import Usage
 from tests.unit.fakes import GivenBody, headers_of
@@ -57,21 +57,12 @@ class SeenTally:
         return self.fault is not None
 
 
-def refusal_of(limit: Limit, used: int) -> dict[str, Any]:
-    """The 429's `limit` object."""
-    return {
-        "name": limit.name,
-        "scope": str(limit.scope),
-        "subject": limit.subject,
-        "meter": str(limit.meter),
-        "per": limit.per and str(limit.per),
-        "amount": limit.amount,
-        "used": used,
-        "held": 0,
-        "requested": 10,
-        "resets_at": "2027-02-01T00:00:00Z",
-        "retry_after_ms": 5_000,
-    }
+def refuse(x: Exchange, limit: Limit, used: int) -> None:
+    """Let the limit refuse the request, as the admit stage does."""
+    status = limit_status(limit, used)
+    x.reservation, x.usage, x.status = None, None, 429
+    x.refusal = Refusal(status, 10, RefusalReason.SPENT, 5_000, NOW_MS, LimitStatuses.of([status]))
+    x.error = refusal_error(x.refusal)
 
 
 def limit_status(limit: Limit, used: int, resets_ms: int = NOW_MS + 60_000) -> LimitStatus:

@@ -15,13 +15,13 @@ import msgspec
 import pytest
 
 from gateway.core.endpoints import UNKNOWN
-from gateway.core.errors import InternalError, RateExceeded, UpstreamUnreachable
+from gateway.core.errors import FieldInvalid, InternalError, ModelUnknown, UpstreamUnreachable
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.refusals import Fault
 from gateway.telemetry.log import SHOWN_CHARACTERS, Log, configure
 from tests.unit.fakes import ScriptedAnswer
-from tests.unit.telemetry.exchanges import CALLER, MONTHLY, SeenTally, answered, refusal_of, unheard
+from tests.unit.telemetry.exchanges import CALLER, MONTHLY, SeenTally, answered, refuse, unheard
 
 SECRETS = ("a prompt", "gw_client-secret", "upstream-secret")
 
@@ -118,6 +118,33 @@ def test_a_refused_key_is_named_by_its_hash() -> None:
     assert line_of(x)["refused_key"] == "89abcdef0123"
 
 
+@pytest.mark.parametrize(
+    ("param", "shown"),
+    [
+        ("messages[3].role", "messages"),
+        ("max_tokens", "max_tokens"),
+        ("a prompt", None),
+        ("gw_client-secret", None),
+        ("x" * 500, None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_of_the_member_at_fault_only_a_name_that_the_gateway_reads_is_there(
+    param: str | None, shown: str | None
+) -> None:
+    x = unheard()
+    x.status, x.error = 400, FieldInvalid("It is wrong.", param=param)
+    assert line_of(x).get("param") == shown
+
+
+@pytest.mark.parametrize(("asked", "shown"), [("gpt-9", "gpt-9"), ("é" * 300, "é" * 200), ("\udcff", "?"), ("", None)])
+def test_a_model_that_is_not_there_is_named(asked: str, shown: str | None) -> None:
+    x = unheard()
+    x.status, x.error = 404, ModelUnknown("There is none.", param="model", asked=asked)
+    assert line_of(x).get("asked_model") == (shown and shown.replace("?", "\ufffd"))
+
+
 def test_what_always_holds_stands_in_every_line() -> None:
     written: list[bytes] = []
     log = Log(written.append, worker=2)
@@ -136,7 +163,7 @@ def test_a_refusal_names_its_limit_and_how_it_stood() -> None:
     x = answered()
     limit = Limit("team minute", Scope.TEAM, "search", Meter.TOKENS, Per.MINUTE, 20, 20, "search")
     x.attempts = []
-    x.status, x.error = 429, RateExceeded("Slow down.", limit=refusal_of(limit, 20))
+    refuse(x, limit, 20)
     told = line_of(x)
     assert told["code"] == "rate_limit_exceeded"
     figures = {"amount": 20, "used": 20, "held": 0, "requested": 10, "retry_after_ms": 5_000}

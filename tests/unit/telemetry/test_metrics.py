@@ -13,8 +13,6 @@ from gateway.core.errors import (
     ClientGone,
     GatewayError,
     ModelUnknown,
-    QuotaSpent,
-    RateExceeded,
     ShuttingDown,
     UpstreamBroke,
     UpstreamTimedOut,
@@ -40,7 +38,7 @@ from tests.unit.telemetry.exchanges import (
     StoppedClock,
     answered,
     limit_status,
-    refusal_of,
+    refuse,
     unheard,
 )
 
@@ -152,17 +150,30 @@ def test_nothing_that_a_client_sends_becomes_a_label(metrics: Metrics) -> None:
 def test_a_refusal_names_its_limit(metrics: Metrics) -> None:
     limit = Limit("minute", Scope.USER, "ann", Meter.REQUESTS, Per.MINUTE, 20, 20, "search")
     x = answered()
-    x.reservation, x.usage, x.status = None, None, 429
-    x.error = RateExceeded("Slow down.", limit=refusal_of(limit, 20))
+    refuse(x, limit, 20)
     metrics.exchange(x)
     labels = {"team": "search", "limit": "minute", "meter": "requests", "per": "minute", "scope": "user"}
     assert value(metrics, "gateway_refused_total", **labels) == 1
 
 
+def test_refusals_are_counted_by_the_team_and_the_limit_whoever_else_is_refused(metrics: Metrics) -> None:
+    everyone = Limit("all", Scope.ORGANISATION, "", Meter.REQUESTS, Per.MINUTE, 20, 20)
+    limits = [Limit(f"limit-{number}", Scope.MODEL, "m", Meter.REQUESTS, Per.DAY, 5, 5) for number in range(200)]
+    for limit in limits * 2:
+        for x, of in ((answered(), limit), (answered(), everyone), (unheard(), everyone)):
+            refuse(x, of, 5)
+            metrics.exchange(x)
+    labels = {"limit": "all", "meter": "requests", "per": "minute", "scope": "organisation"}
+    assert value(metrics, "gateway_refused_total", team="search", **labels) == 400
+    assert value(metrics, "gateway_refused_total", team="", **labels) == 400
+    one = {"limit": "limit-7", "meter": "requests", "per": "day", "scope": "model", "team": "search"}
+    assert value(metrics, "gateway_refused_total", **one) == 2
+
+
 def test_a_refusal_by_concurrency_has_an_empty_window(metrics: Metrics) -> None:
     limit = Limit("slots", Scope.TEAM, "search", Meter.CONCURRENT, None, 4, 4, "search")
     x = unheard()
-    x.error = RateExceeded("Wait.", limit=refusal_of(limit, 4))
+    refuse(x, limit, 4)
     metrics.exchange(x)
     labels = {"team": "", "limit": "slots", "meter": "concurrent", "per": "", "scope": "team"}
     assert value(metrics, "gateway_refused_total", **labels) == 1
@@ -272,8 +283,7 @@ def test_several_quotas_of_one_kind_are_shown_apart(metrics: Metrics) -> None:
 
 def test_a_refusal_keeps_the_used_part_current(metrics: Metrics) -> None:
     x = answered()
-    x.reservation, x.usage, x.status = None, None, 429
-    x.error = QuotaSpent("Spent.", retry_after_ms=5_000, limit=refusal_of(MONTHLY, 1_000))
+    refuse(x, MONTHLY, 1_000)
     metrics.exchange(x)
     assert quota_used(metrics) == 1
 
@@ -342,9 +352,9 @@ def test_a_limit_that_only_a_stored_key_has_is_counted_under_one_name(metrics: M
     for name in ("anything", "else", MONTHLY.name):
         own = Limit(name, Scope.KEY, CALLER.key_id, Meter.REQUESTS, Per.MONTH, 5, 5, "search")
         x = answered()
-        x.reservation, x.usage, x.status = None, None, 429
-        x.error = QuotaSpent("Spent.", retry_after_ms=5_000, limit=refusal_of(own, 5))
+        refuse(x, own, 5)
         metrics.exchange(x)
+    metrics.add_counted()
     assert metrics.refused.values == {
         ("search", "(stored)", "requests", "month", "key"): 2,
         ("search", MONTHLY.name, "requests", "month", "key"): 1,
@@ -364,8 +374,7 @@ def test_a_raised_quota_that_refused_a_request_shows_its_new_ratio_in_dollars_to
     labels = {"limit": "spend", "meter": "usd"}
     keep(metrics, configuration(spend), ["search"])
     x = answered()
-    x.reservation, x.usage, x.status = None, None, 429
-    x.error = QuotaSpent("Spent.", retry_after_ms=5_000, limit={**refusal_of(spend, 5), "amount": 5})
+    refuse(x, spend, 5_000_000)
     metrics.exchange(x)
     assert quota_used(metrics, **labels) == 1
     keep(metrics, configuration(msgspec.structs.replace(spend, amount=20_000_000)), ["search"])

@@ -1,123 +1,16 @@
 from __future__ import annotations
 
-import asyncio
-import socket
-import time
-from collections.abc import Callable
-from time import monotonic
-
-import pytest
-import uvloop
-
 from gateway.core.errors import RequestMalformed, UpstreamTimedOut
 from gateway.core.snapshot import Timeouts
-from gateway.upstream.deadlines import CLIENT_BYTES_PER_S, CLIENT_GRACE_S, Deadlines, DeadlineTimer
+from gateway.upstream.deadlines import CLIENT_BYTES_PER_S, CLIENT_GRACE_S, Deadlines
 
 TIMEOUTS = Timeouts(connect=1, first_byte=20, idle=5, total=100)
-STANDS_STILL_S = 0.03
-"""Longer than the deadline of what is read meanwhile."""
 
 
 def failure(deadlines: Deadlines, now: float) -> tuple[str, str]:
     error = deadlines.error(now, "inducta")
     assert isinstance(error, UpstreamTimedOut)
     return error.outcome, error.message.removeprefix("Upstream 'inducta' ")
-
-
-class Expirations:
-    """Counts, and asks for the next time as it was told."""
-
-    def __init__(self, *again: float | None) -> None:
-        self.again = list(again)
-        self.happened = asyncio.Event()
-        self.times = 0
-
-    def expired(self) -> float | None:
-        self.times += 1
-        self.happened.set()
-        return self.again.pop(0) if self.again else None
-
-
-async def test_a_timer_expires_at_the_earliest_time_asked_for() -> None:
-    expirations = Expirations()
-    timer = DeadlineTimer(asyncio.get_running_loop(), expirations.expired)
-    timer.arm(monotonic() + 60)
-    timer.arm(monotonic() + 0.01)
-    timer.arm(monotonic() + 60)
-    async with asyncio.timeout(5):
-        await expirations.happened.wait()
-    assert expirations.times == 1
-
-
-async def test_a_timer_expires_again_when_it_is_told() -> None:
-    expirations = Expirations(monotonic(), monotonic())
-    timer = DeadlineTimer(asyncio.get_running_loop(), expirations.expired)
-    timer.arm(monotonic())
-    async with asyncio.timeout(5):
-        while expirations.times < 3:
-            expirations.happened.clear()
-            await expirations.happened.wait()
-    assert expirations.times == 3
-
-
-@pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
-def test_what_arrived_while_the_process_stood_still_is_read_before_a_deadline_is_judged(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        assert runner.run(_stand_still_beyond_a_deadline()) == ["read", "expired"]
-
-
-async def _stand_still_beyond_a_deadline() -> list[str]:
-    """What happens afterwards, where a byte arrived meanwhile."""
-    loop, happened, over = asyncio.get_running_loop(), list[str](), asyncio.Event()
-    ours, theirs = socket.socketpair()
-
-    def read() -> None:
-        happened.append(ours.recv(5).decode())
-        if happened == ["stop"]:
-            happened.clear()
-            time.sleep(STANDS_STILL_S)
-            theirs.send(b"read")
-
-    def expired() -> None:
-        happened.append("expired")
-        over.set()
-
-    with ours, theirs:
-        loop.add_reader(ours, read)
-        DeadlineTimer(loop, expired).arm(monotonic() + STANDS_STILL_S / 3)
-        theirs.send(b"stop")
-        await over.wait()
-        loop.remove_reader(ours)
-    return happened
-
-
-async def test_a_cancelled_timer_does_not_expire() -> None:
-    expirations, other = Expirations(), Expirations()
-    loop = asyncio.get_running_loop()
-    timer = DeadlineTimer(loop, expirations.expired)
-    timer.arm(monotonic())
-    timer.cancel()
-    DeadlineTimer(loop, other.expired).arm(monotonic() + 0.02)
-    await other.happened.wait()
-    assert expirations.times == 0
-
-
-async def test_asking_for_a_later_time_costs_no_timer() -> None:
-    class CountingLoop:
-        armed = 0
-
-        def call_later(self, delay: float, callback: object) -> None:
-            self.armed += 1
-            return asyncio.get_running_loop().call_later(60, print)  # type: ignore[return-value]
-
-    loop = CountingLoop()
-    timer = DeadlineTimer(loop, lambda: None)  # type: ignore[arg-type]
-    for later in range(100):
-        timer.arm(monotonic() + 60 + later)
-    assert loop.armed == 1
-    timer.cancel()
 
 
 def test_a_request_that_is_not_taken_has_the_idle_time() -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +47,19 @@ def test_bytes_after_the_end_are_no_body_and_spoil_the_connection(at: list[int],
     assert body == b"hello world"
     assert framing.complete
     assert framing.fault == ""
+
+
+def test_what_is_let_go_needs_no_search_for_garbage() -> None:
+    framing, _ = read(CHUNKS, [])
+    held = weakref.ref(framing)
+    gc.collect()
+    gc.disable()
+    try:
+        framing.let_go()
+        del framing
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_an_answer_glued_to_the_end_spoils_the_connection() -> None:

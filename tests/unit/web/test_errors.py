@@ -2,11 +2,17 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from gateway.core.endpoints import Dialect
 from gateway.core.errors import FieldInvalid, QuotaSpent, RateExceeded
+from gateway.core.limit_status import LimitHeaders, refusal_error
+from gateway.core.limits import Limit, Meter, Per, Scope
+from gateway.core.reservation import LimitStatus, LimitStatuses, Refusal, RefusalReason
 from gateway.web.errors import error_body, error_headers
+
+NOW = 1_800_000_000_000
 
 
 @pytest.mark.parametrize(("wait_ms", "shown"), [(None, None), (1, "1"), (60_000, "60"), (60_001, None)])
@@ -28,6 +34,42 @@ def test_anthropics_clients_get_the_type_of_their_api() -> None:
     assert kinds == ["billing_error", "rate_limit_error"]
 
 
+NAME = 'all of it, 100 %(ms)d "quoted" \x01'
+
+
+def refusal(per: Per | None, wait_ms: int) -> Refusal:
+    limit = Limit(NAME, Scope.TEAM, "search", Meter.TOKENS if per else Meter.CONCURRENT, per, 100, 100, "search")
+    status = LimitStatus(limit, 100, 0, 0, NOW + wait_ms)
+    return Refusal(status, 12, RefusalReason.SPENT, wait_ms, NOW, LimitStatuses.of([status]))
+
+
+@pytest.mark.parametrize("dialect", list(Dialect))
+@pytest.mark.parametrize(("per", "wait_ms"), [(Per.MINUTE, 1_500), (Per.MONTH, 90_061_001), (Per.TOTAL, 0), (None, 70)])
+def test_a_refusal_that_is_repeated_differs_in_the_time_that_is_left(
+    dialect: Dialect, per: Per | None, wait_ms: int
+) -> None:
+    first = refusal(per, wait_ms)
+    later = msgspec.structs.replace(first, retry_after_ms=wait_ms and wait_ms - 31, at_ms=NOW + 31, repeats=first)
+    headers = LimitHeaders(first.limit_statuses.limits)
+    for each in (first, later, first):
+        error = refusal_error(each, headers, 2_000)
+        shown = json.loads(error_body(error, dialect))
+        assert shown["error"]["message"] == error.message
+        assert shown["limit"]["name"] == NAME
+        assert shown["limit"]["retry_after_ms"] == each.retry_after_ms
+        anew = refusal_error(each, LimitHeaders(first.limit_statuses.limits), 2_000)
+        assert shown == json.loads(error_body(anew, dialect))
+
+
+def test_gemini_is_told_the_time_that_is_left_of_a_rate() -> None:
+    first = refusal(Per.MINUTE, 1_500)
+    headers = LimitHeaders(first.limit_statuses.limits)
+    for wait_ms in (1_500, 70):
+        error = refusal_error(msgspec.structs.replace(first, retry_after_ms=wait_ms, repeats=first), headers)
+        assert isinstance(error, RateExceeded)
+        assert gemini_details(error)["RetryInfo"]["retryDelay"] == f"{wait_ms / 1000:g}s"
+
+
 def gemini_details(error: QuotaSpent | RateExceeded | FieldInvalid) -> dict[str, dict[str, object]]:
     details = json.loads(error_body(error, Dialect.GEMINI))["error"]["details"]
     return {each["@type"].rpartition(".")[2]: each for each in details}
@@ -36,7 +78,9 @@ def gemini_details(error: QuotaSpent | RateExceeded | FieldInvalid) -> dict[str,
 def test_geminis_clients_wait_for_a_rate_and_give_up_on_a_quota() -> None:
     """Gemini CLI retries with the delay of RetryInfo, and stops at a violation whose quota is of a day."""
     assert gemini_details(RateExceeded("Full.", retry_after_ms=1_500))["RetryInfo"]["retryDelay"] == "1.5s"
-    spent = gemini_details(QuotaSpent("Spent.", retry_after_ms=442_535_000, limit={"name": "tokens-per-month"}))
+    error = refusal_error(refusal(Per.MONTH, 442_535_000))
+    assert isinstance(error, QuotaSpent)
+    spent = gemini_details(error)
     assert "RetryInfo" not in spent
-    assert spent["QuotaFailure"]["violations"] == [{"quotaId": "tokens-per-month-PerDay", "description": "Spent."}]
+    assert spent["QuotaFailure"]["violations"] == [{"quotaId": f"{NAME}-PerDay", "description": error.message}]
     assert gemini_details(FieldInvalid("No.", param="n")).keys() == {"ErrorInfo"}

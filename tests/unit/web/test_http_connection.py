@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
-from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.web.http_connection import ClientLimits, HttpConnection, Listener
+from gateway.core.response import Work
+from gateway.web.client_request import ClientRequest
+from gateway.web.http_connection import Handler, HttpConnection
+from gateway.web.listener import ClientLimits, Listener
 from tests.unit.upstream.splitting import cuts, split
 
 CHUNKED = b"POST /first HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"
@@ -78,15 +81,19 @@ class _Connected:
         self.client = TakingClient()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
-        listener = Listener(self._answer, lambda: "id", ClientLimits(1))
+        listener = Listener(self._handle, lambda: "id", ClientLimits(1))
         self.connection: HttpConnection = listener()
         self.connection.connection_made(self.client)
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        await request.read()
+    def _handle(self, request: ClientRequest) -> Work:
+        return partial(self._answer, request)
+
+    async def _answer(self, request: ClientRequest) -> None:
+        while await request.content.readany():
+            pass
         await self.may_answer.wait()
-        self.served.append((request.path, *(name.lower() for name in request.headers)))
-        return web.Response()
+        self.served.append((request.url.path, *(name.lower() for name in request.headers)))
+        self.connection.begin_answer(200, [("a", "b")], "content-length: 0\r\n", b"")
 
     async def receive(self, pieces: Sequence[bytes]) -> None:
         """Each piece as one read of the socket has it, and what is done about it before the next."""
@@ -170,6 +177,124 @@ async def test_a_head_that_does_not_end_spoils_no_answer_before_it(pieces: list[
     await connected.receive([b""])
     assert connected.served == [SECOND]
     assert connected.client.is_closed
+
+
+class _Handled:
+    """A connection whose requests `handler` answers."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.client = TakingClient()
+        self.connection = Listener(handler, lambda: "id", ClientLimits(1))()
+        self.connection.connection_made(self.client)
+
+
+def _answer_at_once(request: ClientRequest) -> None:
+    request.connection.begin_answer(401, [("a", "b")], "content-length: 0\r\n", b"")
+
+
+async def test_what_waits_for_nothing_is_answered_before_the_next_bytes_are_read() -> None:
+    handled = _Handled(_answer_at_once)
+    handled.connection.data_received(LATER)
+    assert handled.client.read.startswith(b"HTTP/1.1 401 ")
+    assert handled.connection.is_idle
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_more_requests_than_the_parser_keeps_are_each_answered() -> None:
+    handled = _Handled(_answer_at_once)
+    handled.connection.data_received(LATER * 100)
+    for _ in range(20):
+        await settled()
+    assert handled.client.read.count(b"HTTP/1.1 401 ") == 100
+
+
+async def test_what_is_no_http_is_answered_in_http_1_1_and_ends_the_connection() -> None:
+    handled = _Handled(_answer_at_once)
+    handled.connection.data_received(b"no http\r\n\r\n")
+    await settled()
+    assert handled.client.read.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"\r\nconnection: close\r\n" in handled.client.read
+    assert handled.client.is_closed
+
+
+def _fail_at_once(_request: ClientRequest) -> Work | None:
+    raise KeyError("a defect")
+
+
+def _fail_later(_request: ClientRequest) -> Work | None:
+    async def work() -> None:
+        raise KeyError("a defect")
+
+    return work
+
+
+def _answer_nothing(_request: ClientRequest) -> Work | None:
+    return None
+
+
+@pytest.mark.parametrize("handler", [_fail_at_once, _fail_later, _answer_nothing])
+async def test_a_defect_of_a_handler_is_an_answer_and_in_the_log(
+    handler: Handler, caplog: pytest.LogCaptureFixture
+) -> None:
+    handled = _Handled(handler)
+    handled.connection.data_received(LATER)
+    await settled()
+    assert handled.client.read.startswith(b"HTTP/1.1 500 ")
+    assert b"defect" not in handled.client.read
+    assert handled.client.is_closed
+    assert "a request for /later failed" in caplog.text
+
+
+async def test_a_defect_behind_the_beginning_of_an_answer_ends_the_connection_without_another() -> None:
+    async def work(request: ClientRequest) -> None:
+        request.connection.begin_answer(200, [("a", "b")], "content-length: 9\r\n", b"half")
+        raise KeyError("a defect")
+
+    handled = _Handled(lambda request: partial(work, request))
+    handled.connection.data_received(LATER)
+    await settled()
+    assert (handled.client.read.count(b"HTTP/1.1"), handled.client.is_closed) == (1, True)
+
+
+async def test_a_client_that_leaves_before_its_request_begins_leaves_nothing_behind() -> None:
+    begun = []
+
+    async def work(request: ClientRequest) -> None:
+        begun.append(request)
+
+    handled = _Handled(lambda request: partial(work, request))
+    handled.connection.data_received(LATER)
+    handled.connection.connection_lost(None)
+    await settled()
+    assert begun == []
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_client_that_leaves_ends_the_work_for_it() -> None:
+    ended = asyncio.Event()
+
+    async def work(_request: ClientRequest) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    handled = _Handled(lambda request: partial(work, request))
+    handled.connection.data_received(LATER)
+    await settled()
+    handled.connection.connection_lost(None)
+    await settled()
+    assert ended.is_set()
+
+
+async def test_the_rest_of_a_refused_body_is_taken_before_the_connection_goes_on() -> None:
+    handled = _Handled(_answer_at_once)
+    handled.connection.data_received(b"POST / HTTP/1.1\r\nhost: g\r\ncontent-length: 6\r\n\r\nabc")
+    await settled()
+    assert (handled.client.read.count(b"HTTP/1.1"), handled.connection.is_idle) == (1, False)
+    handled.connection.data_received(b"def" + LATER)
+    await settled()
+    assert (handled.client.read.count(b"HTTP/1.1"), handled.connection.is_idle) == (2, True)
 
 
 async def test_heads_are_measured_one_by_one() -> None:

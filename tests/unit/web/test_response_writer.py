@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from aiohttp import web
 
 from gateway.core.endpoints import Dialect
-from gateway.web.http_connection import ClientLimits, ClientRequest, Listener
+from gateway.web.client_request import ClientRequest
+from gateway.web.listener import ClientLimits, Listener
 from gateway.web.response_writer import HttpResponseWriter
 from tests.unit.web.test_http_connection import TakingClient, settled
 
@@ -14,11 +14,8 @@ from tests.unit.web.test_http_connection import TakingClient, settled
 async def _answer_to(head: bytes, status: int, body: bytes, headers: list[tuple[str, str]] | None = None) -> bytes:
     """What the client of one request gets."""
 
-    async def answer(request: ClientRequest) -> web.StreamResponse:
-        writer = HttpResponseWriter(request, "id-1", Dialect.OPENAI, closing=False)
-        writer.send(status, headers or [], body)
-        assert writer.response is not None
-        return writer.response
+    def answer(request: ClientRequest) -> None:
+        HttpResponseWriter(request, "id-1", Dialect.OPENAI, closing=False).send(status, headers or [], body)
 
     listener, client = Listener(answer, lambda: "id", ClientLimits(1)), TakingClient()
     connection = listener()

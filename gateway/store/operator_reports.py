@@ -11,11 +11,12 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from heapq import nlargest
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from gateway.core.errors import FieldInvalid
+from gateway.core.json_object import JsonObject
 from gateway.core.limit_status import limit_status_object
 from gateway.core.limits import Limit, Scope
 from gateway.core.parameters import refuse_unknown
@@ -58,7 +59,6 @@ _DEAREST = 6
 _MONTH = re.compile(r"[12]\d{3}-(0[1-9]|1[0-2])", re.ASCII)
 _LAST_DAYS = re.compile(r"([1-9]\d{0,3})d")
 
-JsonObject = dict[str, Any]
 
 Report = Callable[[Store, ConfigSnapshot, Mapping[str, str], date], Awaitable[JsonObject]]
 """Answers a query as written in a URL; the date is today in the configured time zone. Raises FieldInvalid,

@@ -13,7 +13,7 @@ from gateway.core.usage import Usage
 from gateway.store.contract import UsageQuery, UsageRow
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.ledger import SLICE, RowName, UsageSums
-from gateway.store.usage_report import REPORTS
+from gateway.store.operator_reports import REPORTS
 from tests.contract.store.asking import admitted, ask, bill, limit, truth
 from tests.contract.store.keepers import UTC, FalseClock
 from tests.event_loop_turns import turns_during
