@@ -9,7 +9,7 @@ whole one.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from gateway.core.body_kind import BodyKind, kind_of
 from gateway.core.redaction import Redactor, StreamRedactor
@@ -85,6 +85,11 @@ class CollectedResponse(UpstreamResponse):
     def redacted(self) -> int:
         """How often the upstream's credential has been in it so far."""
         return self._redacted_whole + (self._stream_redactor.count if self._stream_redactor is not None else 0)
+
+    def keep_headers(self, names: Iterable[str]) -> None:
+        """Forget the headers but these: many open streams would hold some thirty each."""
+        headers = self.headers
+        self.headers = self._response.headers = {name: headers[name] for name in names if name in headers}
 
     def available(self) -> bytes | None:
         return self.body if self.is_whole else None

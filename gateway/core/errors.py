@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from gateway.core.limit_status import WrittenRefusal
@@ -26,6 +26,14 @@ class Blame(StrEnum):
     GATEWAY = "gateway"
 
 
+class Failure(NamedTuple):
+    """Who is responsible, and for what: the code of an error of the gateway's, or what the upstream itself sent:
+    `passed_on` for its answer, `error_event` for an event inside its stream."""
+
+    blame: Blame
+    code: str
+
+
 class GatewayError(Exception):
     """An answer other than the one that was asked for.
 
@@ -37,11 +45,16 @@ class GatewayError(Exception):
     type: str = "server_error"
     code: ClassVar[str] = "internal_error"
     blame: ClassVar[Blame] = Blame.GATEWAY
+    failure: ClassVar[Failure] = Failure(blame, code)
+    """Both together, made once for each class: they are asked for several times for each error."""
     should_retry: bool | None = None
     headers: Sequence[tuple[str, str]] = ()
     """More headers of the answer: what its status asks for, or the state of the caller's limits."""
     ends_connection: ClassVar[bool] = False
     """Whether no further request of the client is served on its connection."""
+
+    def __init_subclass__(cls) -> None:
+        cls.failure = Failure(cls.blame, cls.code)
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_ms: int | None = None) -> None:
         self.message = message  # It is in `args` already: an exception is made with them.

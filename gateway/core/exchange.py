@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
-from gateway.core.errors import Blame, GatewayError
+from gateway.core.errors import Blame, Failure, GatewayError
 from gateway.core.estimate import Estimator
 from gateway.core.health import Attempt
 from gateway.core.limit_status import LimitHeaders
@@ -73,19 +72,6 @@ class AnswerTally(Protocol):
     def delivered(self) -> int:
         """An estimate of the tokens in the text that was delivered."""
         ...
-
-
-class Failure(NamedTuple):
-    """Who is responsible, and for what: the code of an error of the gateway's, or what the upstream itself sent:
-    `passed_on` for its answer, `error_event` for an event inside its stream."""
-
-    blame: Blame
-    code: str
-
-
-@cache
-def _failure_of(kind: type[GatewayError]) -> Failure:
-    return Failure(kind.blame, kind.code)
 
 
 class Exchange(msgspec.Struct, eq=False):
@@ -174,7 +160,7 @@ class Exchange(msgspec.Struct, eq=False):
     def failure(self) -> Failure | None:
         """None where the client was given what it asked for."""
         if self.error is not None:
-            return _failure_of(type(self.error))  # type: ignore[arg-type]  # A class can be hashed.
+            return self.error.failure
         fault = self.tally.fault if self.tally is not None else None
         if fault is None and self.status < 400:
             return None

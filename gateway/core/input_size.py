@@ -71,17 +71,14 @@ _REFERENCE_NAMES = frozenset({"file_id", "file_url", "file_uri", "fileUri"})
 _MEDIA_NAMES = frozenset({"image_url", "video_url", "audio_url", "document_url", "input_audio", "file_data", "image"})
 _MEDIA_LISTS = frozenset({"images", "video"})
 """Lists of images: Ollama's, and the frames of a video at DashScope."""
-_MARKS = re.compile(
-    b'"(?:%b)"'
-    % b"|".join(
-        name.encode()
-        for name in sorted(
-            {*_MEDIA_NAMES, *_REFERENCE_NAMES, *_URL_PARENTS, *_DATA_PARENTS, *_MEDIA_LISTS, "image_generation_call"}
-        )
-    )
+_MARK_NAMES = sorted(
+    {*_MEDIA_NAMES, *_REFERENCE_NAMES, *_URL_PARENTS, *_DATA_PARENTS, *_MEDIA_LISTS, "image_generation_call"}
 )
-"""The names without one of which no attachment is found. Beginning with a quote, the search is as fast as it gets: it
-goes over whole prompts."""
+_MARKS = re.compile(
+    '"(?=[{}])(?:{})"'.format("".join(sorted({name[0] for name in _MARK_NAMES})), "|".join(_MARK_NAMES)).encode()
+)
+"""The names without one of which no attachment is found. The search goes over whole prompts, so it goes from quote to
+quote, and looks at the byte behind each before it compares the names."""
 _MEDIA_TYPES = ("media_type", "mime_type", "mimeType")
 _IMAGE_NAMES = frozenset({"image_url", "image", "result"})
 _LOOKED_MAX = 30_000

@@ -163,7 +163,10 @@ class WrittenRefusal:
         error.type, error.written, error.left = self._type, self, left
         error.headers = headers = self._headers.copy()
         for name, reset_ms in self._resets.items():
-            headers.append((name, duration_text(reset_ms - at_ms)))
+            reset_in_ms = reset_ms - at_ms
+            # A spent quota lets requests pass again when its window ends: one of the headers says the same.
+            is_left = self.waits and reset_in_ms == retry_after_ms
+            headers.append((name, left if is_left else duration_text(reset_in_ms)))
         return error
 
 

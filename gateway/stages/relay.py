@@ -14,7 +14,7 @@ from gateway.core.clock import Clock
 from gateway.core.collected_response import CollectedResponse
 from gateway.core.errors import UpstreamBroke, UpstreamError, UpstreamRefused
 from gateway.core.exchange import Exchange
-from gateway.core.header_rules import TO_CLIENT
+from gateway.core.header_rules import TO_CLIENT, UPSTREAM_ID_HEADERS
 from gateway.core.output_budget import OutputBudget
 from gateway.core.plain_tally import PlainTally
 from gateway.core.request import ParsedRequest
@@ -57,6 +57,7 @@ async def relay(
         passage = _passage_of(exchange, parsed, response, writer)
         try:
             writer.start(response.status, answer_headers(exchange, response))
+            response.keep_headers(UPSTREAM_ID_HEADERS)
             passage.begin()
             # In place of `finished`: each of many open streams would have one more coroutine.
             while not response.is_over:

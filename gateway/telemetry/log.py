@@ -20,8 +20,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.errors import FieldInvalid, InternalError, KeyUnknown, LimitRefusal, ModelUnknown
-from gateway.core.exchange import Exchange, Failure
+from gateway.core.errors import Failure, FieldInvalid, InternalError, KeyUnknown, LimitRefusal, ModelUnknown
+from gateway.core.exchange import Exchange
 from gateway.core.header_rules import (
     AGENT_HEADERS,
     SESSION_HEADERS,

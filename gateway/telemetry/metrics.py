@@ -19,8 +19,8 @@ from operator import attrgetter
 from typing import Any
 
 from gateway.core.clock import Clock
-from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
-from gateway.core.exchange import Exchange, Failure
+from gateway.core.errors import ClientGone, Failure, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
+from gateway.core.exchange import Exchange
 from gateway.core.limits import MICRO, Limit, Scope
 from gateway.core.reservation import LimitStatus, Refusal
 from gateway.core.snapshot import ConfigSnapshot

@@ -47,7 +47,7 @@ from gateway.runtime.tasks import BackgroundTasks
 from gateway.runtime.timer_sweep import TimerSweep
 from gateway.upstream.contract import FailureReason
 from gateway.upstream.deadlines import Deadlines
-from gateway.upstream.framing import Framing
+from gateway.upstream.framing import NO_HEADERS, Framing
 from gateway.upstream.response_stream import ResponseStream
 from gateway.upstream.upload import Upload
 
@@ -378,7 +378,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _begin_receiving(self, response: ResponseStream, now: float, piece: bytes) -> None:
         self._state, framing = _RECEIVING, self._framing
-        response.head(framing.status, framing.headers, now, piece)
+        headers, framing.headers = framing.headers, NO_HEADERS
+        response.head(framing.status, headers, now, piece)
         if self._upload is not None:
             self._upload.stop()
         if not framing.complete:

@@ -20,6 +20,9 @@ _REMEMBERED_NAMES = 256
 
 _BODILESS_STATUSES = frozenset({204, 304})
 
+NO_HEADERS: dict[str, str] = {}
+"""In the place of those that the response has taken. A message that begins has a dictionary of its own."""
+
 
 @lru_cache(_REMEMBERED_NAMES)
 def _lower(name: bytes) -> str:
@@ -31,7 +34,7 @@ class Framing:
     """Reads one response after another; `expect_response` begins each. `status` is 0 until the head is whole."""
 
     def __init__(self) -> None:
-        self.headers: dict[str, str] = {}
+        self.headers = NO_HEADERS
         self.keeps_alive = False
         """Of a `complete` response: whether another may follow."""
         self.excess = False

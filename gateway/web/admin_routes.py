@@ -214,7 +214,7 @@ def _without_body(request: ClientRequest) -> AdminRequest:
         path=_text(request.url.raw_path),
         query={_text(name): _text(request.url.query[name]) for name in request.url.query},
         headers={name.lower(): _text(_lines(request.headers, name)) for name in request.headers},
-        client_ip=request.remote,
+        client_ip=request.connection.remote,
     )
 
 

@@ -35,12 +35,6 @@ class ClientRequest:
         self.version: tuple[int, int] = message.version if fault is None else HttpVersion11
 
     @property
-    def remote(self) -> str:
-        """The address that the connection comes from; empty where it has none, as with a Unix socket."""
-        peer = self.connection.peername
-        return str(peer[0]) if isinstance(peer, (list, tuple)) else str(peer or "")
-
-    @property
     def content_length(self) -> int | None:
         """As announced; the parser has checked that it is a number."""
         announced = self.headers.get("content-length")

@@ -19,13 +19,14 @@ not.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from itertools import islice
 
 from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import RawRequestMessage
+from aiohttp.http import HttpProcessingError, RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.tcp_helpers import tcp_keepalive
 from aiohttp.web_protocol import RequestPayloadError
 
@@ -62,6 +63,10 @@ Handler = Callable[[ClientRequest], Work | None]
 """Gives a request its answer; where it has to wait for something, returns the rest of that."""
 
 
+_Head = tuple[RawRequestMessage | HttpProcessingError, StreamReader]
+"""A head, or why it is none, and the body that follows it."""
+
+
 class HttpConnection(web.RequestHandler):
     """What is written for a client goes to `transport`, which is None once the connection ends."""
 
@@ -73,6 +78,8 @@ class HttpConnection(web.RequestHandler):
     """Whether the answer to the request that is served has begun."""
     is_last_answer = False
     """Whether the connection ends with the answer to the request that it has."""
+    remote = ""
+    """The client's address; empty where it has none, as with a Unix socket."""
     _socket: asyncio.Transport | None = None
     """The transport until it is closed: aiohttp forgets it before all that was written is sent."""
     _stall_timer: asyncio.TimerHandle | None = None
@@ -102,6 +109,8 @@ class HttpConnection(web.RequestHandler):
             read_bufsize=_UNREAD_BYTES,
             auto_decompress=False,
         )
+        self._waiting: deque[_Head] = deque()
+        """Requests behind the one that is served."""
         self._handler = handler
         self._new_id = new_id
         self._stalled_s = stalled_s
@@ -109,16 +118,18 @@ class HttpConnection(web.RequestHandler):
     @property
     def has_more(self) -> bool:
         """Whether the client has sent further requests before it got this one's answer."""
-        return bool(self._messages)
+        return bool(self._waiting)
 
     @property
     def is_idle(self) -> bool:
         """Whether it waits for a request."""
-        return self._served is None and not self._messages
+        return self._served is None and not self._waiting
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # only sockets come
         self._socket = transport
         BaseProtocol.connection_made(self, transport)  # aiohttp's own would start its task.
+        peer = transport.get_extra_info("peername")
+        self.remote = str(peer[0]) if isinstance(peer, (list, tuple)) else str(peer or "")
         tcp_keepalive(transport)
         assert self._manager is not None, "a connection is made once"
         self._manager.connection_made(self, transport)
@@ -132,36 +143,47 @@ class HttpConnection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        messages = self._messages
-        known, body = len(messages), self._body
-        web.RequestHandler.data_received(self, data)  # By name: `super()` makes an object for each piece.
+        if self._force_close or self._close:
+            return
+        heads, changes_protocol = self._parse(data)
+        body = self._body
         self._received_last = (data if len(data) >= _END_BYTES else self._received_last + data)[-_END_BYTES:]
-        if len(messages) > known:
+        if heads:
             self._head_bytes = 0
-            for message, content in islice(messages, known, None):
+            self._waiting.extend(heads)
+            for message, content in heads:
                 if body is not None and self._is_chunked:
                     self._serve_no_more()
                 body = content
                 self._is_chunked = isinstance(message, RawRequestMessage) and message.chunked
         elif body is None:
-            self._head_bytes += len(data)
-            if self._head_bytes > _UNFINISHED_HEAD_BYTES:
-                self._refuse_head()
+            self._measure_head(len(data))
         if body is not None and body.is_eof():
             body = None
-            if self._upgraded or (self._is_chunked and self._received_last != _END_OF_CHUNKS):
+            if changes_protocol or (self._is_chunked and self._received_last != _END_OF_CHUNKS):
                 self._serve_no_more()
         self._body = body
         if self._chunked_content is not None:
             self._judge_framing(self._chunked_content, len(data))
-        if messages and self._served is None:
+        if self._waiting and self._served is None:
             self._serve()
+
+    def _parse(self, data: bytes) -> tuple[Sequence[_Head], bool]:
+        """The heads that end in these bytes, and whether the last one asks for another protocol."""
+        assert self._parser is not None, "the connection is open"
+        try:
+            heads, changes_protocol, _ = self._parser.feed_data(data)
+        except HttpProcessingError as error:
+            return [(error, EMPTY_PAYLOAD)], False
+        if len(self._waiting) + len(heads) >= self._max_msg_queue_size and not self._buffer_paused:
+            self._pause_reading_for_buffer()
+        return heads, changes_protocol
 
     def _serve(self) -> None:
         """Serve what was received, up to the first request that has to wait for something."""
-        while self._messages and self._served is None and not self._force_close:
-            message, content = self._messages.popleft()
-            if not isinstance(message, RawRequestMessage):
+        while self._waiting and self._served is None and not self._force_close:
+            message, content = self._waiting.popleft()
+            if isinstance(message, HttpProcessingError):
                 # Behind its first line the parser's message has the bytes at fault.
                 what = message.message.partition("\n")[0].rstrip(" :.")
                 self.refuse(RequestMalformed(f"The request is not valid HTTP: {what}."))
@@ -184,8 +206,10 @@ class HttpConnection(web.RequestHandler):
         """Let the parser go on if it waits until messages are taken: it keeps a few."""
         assert self._parser is not None, "the connection is open"
         self._parser.message_consumed()
-        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
-            self._resume_reading_if_drained()
+        if self._buffer_paused and len(self._waiting) <= self._msg_queue_resume_size:
+            self.data_received(b"")  # What the parser has kept.
+            if len(self._waiting) < self._max_msg_queue_size:
+                self._resume_reading_for_buffer()
 
     def _begin(self, request: ClientRequest) -> Work | None:
         try:
@@ -276,12 +300,16 @@ class HttpConnection(web.RequestHandler):
             self._chunked_content = None
             content.set_exception(RequestPayloadError("its chunks are mostly framing"))
 
-    def _refuse_head(self) -> None:
-        if not self.is_idle or self._socket is None:
-            self._serve_no_more()
+    def _measure_head(self, size: int) -> None:
+        """So many bytes more of a head that has not ended."""
+        self._head_bytes += size
+        if self._head_bytes <= _UNFINISHED_HEAD_BYTES:
             return
-        self._socket.write(_HEAD_TOO_LARGE)
-        self.force_close()
+        if self.is_idle and self._socket is not None:
+            self._socket.write(_HEAD_TOO_LARGE)
+            self.force_close()
+        else:
+            self._serve_no_more()
 
     def _serve_no_more(self) -> None:
         """End the connection once what it has now is answered: nothing that was received behind it is served."""

@@ -84,7 +84,8 @@ class Listener(web.Server):
         return partial(self._begin_later, request)
 
     async def _begin_later(self, request: ClientRequest) -> None:
-        await self._begins.wait(f"{request.remote} {request.connection.has_more}")
+        connection = request.connection
+        await self._begins.wait(f"{connection.remote} {connection.has_more}")
         work = self._handler(request)
         if work is not None:
             await work()

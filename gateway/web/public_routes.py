@@ -23,6 +23,7 @@ from gateway.core.snapshot import Caller
 from gateway.core.url_paths import PathTable
 from gateway.identity.sessions import SessionDirectory
 from gateway.pipeline import Pipeline
+from gateway.runtime.timer_sweep import TimerSweep
 from gateway.web.body_memory import BodyMemory
 from gateway.web.client_address import ClientAddresses
 from gateway.web.client_hints import CLIENT_APIS, UnservedRequest, api_of, unknown_url
@@ -100,6 +101,7 @@ class PublicRoutes:
         self._pipeline = pipeline
         self._max_body_bytes = max_body_bytes
         self._memory = memory
+        self._timers = TimerSweep()
         self._sessions = sessions
         self._me = ConsoleFiles("/me", "me.html", ("me.js", *SHARED_FILES))
 
@@ -119,6 +121,7 @@ class PublicRoutes:
             request_id,
             route.dialect or api_of(headers, path).dialect,
             closing=self.closing,
+            timers=self._timers,
             always=self.cors.headers(headers),
         )
         if route.resource is _NOTHING and self._shows(request, method, path, writer):
@@ -134,7 +137,7 @@ class PublicRoutes:
             query=url.raw_query_string,
             path_model=route.parameters.get("model", ""),
             parameters=route.parameters,
-            client_ip=addresses.of(request.remote, forwarded),
+            client_ip=addresses.of(request.connection.remote, forwarded),
         )
         if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(headers):
             return self._pipeline.answer(incoming, writer)

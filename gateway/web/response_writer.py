@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from operator import itemgetter
+from time import monotonic
 
 from gateway.core.endpoints import Dialect
 from gateway.core.errors import ClientGone, GatewayError
 from gateway.core.response import AnswerSource, Headers
+from gateway.runtime.timer_sweep import TimerSweep
 from gateway.web.client_request import ClientRequest
 from gateway.web.errors import error_body, error_event, error_headers
 from gateway.web.response_head import CHUNKED, WITHOUT_LENGTH
@@ -27,7 +28,7 @@ _LAST_CHUNK = b"0\r\n\r\n"
 
 _LOOKS = 8
 """How many times in the span after which silence is broken the writer looks whether it wrote. So a piece need not read
-the clock, and a comment comes by an eighth of the span late at most."""
+the clock, and a comment comes by a fifth of the span late at most: an eighth, and what a timer is late."""
 
 
 class HttpResponseWriter:
@@ -37,15 +38,29 @@ class HttpResponseWriter:
     aiohttp's own `write` is a coroutine and costs a task switch a chunk.
     """
 
-    started = False
-    _chunked = False
-    _streams_events = False
-    _is_called_back = False
-    """Whether a timer or a pause of the connection may call this writer or its source."""
-    _alive: asyncio.TimerHandle | None = None
-    _source: AnswerSource | None = None
-    _has_written = False
-    _silent_looks = 0
+    __slots__ = (
+        "_always",
+        "_chunked",
+        "_closing",
+        "_connection",
+        "_dialect",
+        "_has_written",
+        "_is_called_back",
+        "_limit_headers",
+        "_look_every_s",
+        "_looks_at",
+        "_request",
+        "_request_id",
+        "_silent_looks",
+        "_source",
+        "_streams_events",
+        "_timers",
+        "started",
+    )
+
+    _limit_headers: Callable[[], Headers]
+    _look_every_s: float
+    _silent_looks: int
 
     def __init__(
         self,
@@ -54,9 +69,17 @@ class HttpResponseWriter:
         dialect: Dialect,
         *,
         closing: bool,
+        timers: TimerSweep,
         always: Headers = (),
     ) -> None:
         """`always` are headers of whatever answer it becomes."""
+        self.started = self._chunked = self._streams_events = self._has_written = False
+        self._is_called_back = False
+        """Whether a timer or a pause of the connection may call this writer or its source."""
+        self._source: AnswerSource | None = None
+        self._looks_at: float | None = None
+        """The time for which a look for silence is noted."""
+        self._timers = timers
         self._request = request
         self._connection = request.connection
         self._request_id = request_id
@@ -83,7 +106,8 @@ class HttpResponseWriter:
     def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
         if every_s > 0:
             self._is_called_back = True
-            self._look_later(every_s / _LOOKS, headers)
+            self._look_every_s, self._limit_headers, self._silent_looks = every_s / _LOOKS, headers, 0
+            self._look_later()
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         if self._is_called_back:
@@ -138,24 +162,24 @@ class HttpResponseWriter:
         # Until there is a source, nothing but comments is written.
         return self._source is None or self._source.is_between_events()
 
-    def _look_later(self, every_s: float, headers: Callable[[], Headers]) -> None:
-        loop = asyncio.get_running_loop()
-        self._alive = loop.call_later(every_s, self._look_for_silence, every_s, headers)
+    def _look_later(self) -> None:
+        self._looks_at = self._timers.add(self, monotonic() + self._look_every_s)
 
-    def _look_for_silence(self, every_s: float, headers: Callable[[], Headers]) -> None:
+    def expired(self) -> None:
+        """Look for silence."""
         if self._has_written:
             self._has_written, self._silent_looks = False, 0
         else:
             self._silent_looks += 1
         if self._silent_looks >= _LOOKS:
             self._silent_looks = 0
-            self._break_silence(headers)
-        self._look_later(every_s, headers)
+            self._break_silence()
+        self._look_later()
 
-    def _break_silence(self, headers: Callable[[], Headers]) -> None:
+    def _break_silence(self) -> None:
         if not self.started and self._request.content.is_eof():
             # A client that still sends its body does not wait yet.
-            self._begin_with_comment((*headers(), ("content-type", "text/event-stream; charset=utf-8")))
+            self._begin_with_comment((*self._limit_headers(), ("content-type", "text/event-stream; charset=utf-8")))
         elif self._streams_events and self._is_between_events() and not self.congested:
             self._write_comment()
 
@@ -173,9 +197,9 @@ class HttpResponseWriter:
         connection = self._connection
         connection.pause = connection.resume = None
         self._source = None  # It has this writer, and only a search for garbage would find both.
-        if self._alive is not None:
-            self._alive.cancel()
-            self._alive = None
+        if self._looks_at is not None:
+            self._timers.discard(self, self._looks_at)
+            self._looks_at = None
 
     def _begin(self, status: int, headers: Headers, framing: str, body: bytes) -> None:
         connection = self._connection
@@ -193,6 +217,8 @@ class HttpResponseWriter:
 
 class HeadWriter(HttpResponseWriter):
     """The same of a `HEAD` request, whose answer has no body (RFC 9110, section 9.3.2)."""
+
+    __slots__ = ()
 
     def write(self, data: bytes) -> None:
         """Nothing of it is sent."""

@@ -59,3 +59,8 @@ def test_only_what_no_retry_can_change_tells_clients_not_to_retry() -> None:
 
 def test_a_gateway_that_shuts_down_says_when_another_answers() -> None:
     assert errors.ShuttingDown("Down.").retry_after_ms == 1000
+
+
+@pytest.mark.parametrize("kind", [GatewayError, *every_error()])
+def test_an_error_fails_by_its_own_party_and_code(kind: type[GatewayError]) -> None:
+    assert kind.failure == (kind.blame, kind.code)

@@ -171,6 +171,14 @@ def test_a_refusal_carries_the_headers_of_its_limits() -> None:
     }
 
 
+def test_a_refusal_without_a_wait_still_says_when_its_limits_are_whole() -> None:
+    of = limit(Meter.TOKENS, Per.DAY, 1_000)
+    statuses = LimitStatuses.of([limit_status(of, 0, NOW)])
+    told = refusal_error(Refusal(statuses[0], 5_000, RefusalReason.NEVER, 0, NOW, statuses))
+    assert dict(told.headers)["x-quota-reset-tokens"] == "0s"
+    assert "Try again" not in told.message
+
+
 def words(of: Limit, why: RefusalReason, retry_after_ms: int) -> str:
     return refusal_error(refusal(of, why, retry_after_ms, requested=12_000)).message
 

@@ -156,6 +156,15 @@ async def test_a_client_that_leaves_after_the_last_event_has_the_whole_answer() 
     assert (relayed.exchange.whole, relayed.client.ended) == (True, True)
 
 
+async def test_of_the_headers_of_a_stream_only_the_upstreams_id_is_kept() -> None:
+    answer = stream(CHUNK, DONE)
+    answer.headers = {**answer.headers, "x-request-id": "abc", "x-served-by": "rack 7"}
+    relayed = await Relayed(answer, stream=True).run()
+    assert relayed.exchange.response is not None
+    assert relayed.exchange.response.headers == answer.headers == {"x-request-id": "abc"}
+    assert relayed.client.headers["content-type"].startswith("text/event-stream")
+
+
 async def test_a_slow_client_slows_the_upstream_down() -> None:
     client = Client(slow_after=2 * len(CHUNK))
     relayed = Relayed(stream(CHUNK, hangs=True), client, stream=True)

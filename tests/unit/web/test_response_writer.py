@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.endpoints import Dialect
+from gateway.runtime.timer_sweep import TimerSweep
 from gateway.web.client_request import ClientRequest
 from gateway.web.listener import ClientLimits, Listener
 from gateway.web.response_writer import HttpResponseWriter
@@ -15,7 +16,8 @@ async def _answer_to(head: bytes, status: int, body: bytes, headers: list[tuple[
     """What the client of one request gets."""
 
     def answer(request: ClientRequest) -> None:
-        HttpResponseWriter(request, "id-1", Dialect.OPENAI, closing=False).send(status, headers or [], body)
+        writer = HttpResponseWriter(request, "id-1", Dialect.OPENAI, closing=False, timers=TimerSweep())
+        writer.send(status, headers or [], body)
 
     listener, client = Listener(answer, lambda: "id", ClientLimits(1)), TakingClient()
     connection = listener()
