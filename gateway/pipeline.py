@@ -55,7 +55,7 @@ from gateway.stages.relay import relay, relayed_whole
 from gateway.stages.release_upstream import UpstreamReleaser
 from gateway.stages.route import route
 from gateway.stages.settle import SettlementRecorder, settle
-from gateway.store.contract import Store
+from gateway.store.contract import SettlementRest, Store
 
 CallerSearch = Callable[[], Coroutine[Any, Any, Caller]]
 """Asks the store or an issuer. Raises as `Pipeline.authenticate` says."""
@@ -93,11 +93,15 @@ class Pipeline:
     """Answers requests, and owns what must still happen after an answer has ended."""
 
     def __init__(self, services: Services, tasks: BackgroundTasks) -> None:
-        """`tasks` are the pipeline's own: `wait_settled` waits for all of them."""
+        """`tasks` are the pipeline's own: `wait_settled` waits for what they do."""
         self.services = services
         self._tasks = tasks
         self._running: dict[asyncio.Task[Any], Exchange] = {}
         self._cancelled: set[asyncio.Task[Any]] = set()
+        self._ending: dict[str, Exchange] = {}
+        """What has ended and is not recorded yet, by its id."""
+        self._all_recorded: asyncio.Future[None] | None = None
+        """What those wait for who wait until none is left; None where there are none."""
         self._starts = StartQueue()
         self._releaser = UpstreamReleaser(services.clock)
         self._objects = ObjectDirectory(services.store)
@@ -265,37 +269,68 @@ class Pipeline:
         return services.end_users.counted_as(parsed.user, caller.team, caller.end_user.most, services.clock.now_ms())
 
     def _finish(self, exchange: Exchange) -> None:
-        """Release, settle, record: in a task of the process, so that no second cancellation can lose a settlement.
-        Where nothing was admitted, nothing was sent and nothing is held, and so nothing has to be awaited."""
-        services = self.services
+        """Release, settle, record. What of it has to be awaited is awaited in a task of the process, so that no second
+        cancellation can lose a settlement."""
         exchange.request.body.release()
-        exchange.ended = services.clock.monotonic()
-        if exchange.reservation is not None:
-            self._tasks.start("finish a request", self._finish_admitted(exchange))
-            return
-        try:
-            settling = settle(exchange, services.zone, services.store, services.request_records)
-            assert settling is None, "without a reservation there is nothing to charge"
-        except Exception as error:  # noqa: BLE001 # Whatever it is, what comes after must still be done.
-            services.log_error(f"request {exchange.request.request_id} is not settled", error)
-        record(exchange, services.recorders, services.log_error)
+        exchange.ended = self.services.clock.monotonic()
+        self._ending[exchange.id] = exchange
+        if exchange.reservation is None:
+            self._settle(exchange)  # Nothing was sent and nothing is held.
+        else:
+            # In the next turn: the end of the answer leaves before.
+            asyncio.get_running_loop().call_soon(self._release, exchange)
 
-    async def _finish_admitted(self, exchange: Exchange) -> None:
-        services = self.services
+    def _release(self, exchange: Exchange) -> None:
         try:
             if not self._releaser.released(exchange):
-                await self._releaser.release(exchange)
+                self._tasks.start("leave an upstream", self._leave(exchange))
+                return
         except Exception as error:  # noqa: BLE001 # Whatever it is, what comes after must still be done.
-            services.log_error(f"request {exchange.request.request_id} has not released its upstream", error)
+            self._log_unfinished(exchange, "has not released its upstream", error)
+        self._settle(exchange)
+
+    async def _leave(self, exchange: Exchange) -> None:
         try:
-            settling = settle(exchange, services.zone, services.store, services.request_records)
-            if settling is not None:
-                await settling
+            await self._releaser.release(exchange)
         except Exception as error:  # noqa: BLE001 # The same.
-            services.log_error(f"request {exchange.request.request_id} is not settled", error)
-        if exchange.parsed is not None and exchange.parsed.creates is not None:
+            self._log_unfinished(exchange, "has not released its upstream", error)
+        self._settle(exchange)
+
+    def _settle(self, exchange: Exchange) -> None:
+        services = self.services
+        try:
+            settle(exchange, services.zone, services.store, services.request_records, partial(self._settled, exchange))
+        except Exception as error:  # noqa: BLE001 # The same.
+            self._log_unfinished(exchange, "is not settled", error)
+            self._record(exchange)
+
+    def _settled(self, exchange: Exchange, rest: SettlementRest | None) -> None:
+        if rest is None:
+            self._record(exchange)
+        else:
+            self._tasks.start("settle a request", self._settle_rest(exchange, rest))
+
+    async def _settle_rest(self, exchange: Exchange, rest: SettlementRest) -> None:
+        try:
+            await rest
+        except Exception as error:  # noqa: BLE001 # The same.
+            self._log_unfinished(exchange, "is not settled", error)
+        self._record(exchange)
+
+    def _record(self, exchange: Exchange) -> None:
+        """Once for each request, whatever failed before."""
+        if self._ending.pop(exchange.id, None) is None:
+            return
+        services, parsed = self.services, exchange.parsed
+        if parsed is not None and parsed.creates is not None:
             self._objects.end(exchange)
         record(exchange, services.recorders, services.log_error)
+        if self._all_recorded is not None and not self._ending:
+            self._all_recorded.set_result(None)
+            self._all_recorded = None
+
+    def _log_unfinished(self, exchange: Exchange, what: str, error: Exception) -> None:
+        self.services.log_error(f"request {exchange.request.request_id} {what}", error)
 
     def _fail(self, exchange: Exchange, writer: ResponseWriter, error: Exception) -> None:
         if not isinstance(error, GatewayError):
@@ -342,7 +377,10 @@ class Pipeline:
 
     async def wait_settled(self) -> None:
         """Wait until every answer that has ended is settled and recorded."""
-        await self._tasks.idle()
+        while self._ending:
+            if self._all_recorded is None:
+                self._all_recorded = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._all_recorded])
 
 
 def _drop_frames(error: BaseException) -> None:

@@ -13,14 +13,14 @@ Pure, over counters that the caller has brought up to now. All charges are made 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import msgspec
 
 from gateway.core.buckets import Counter, Denial, Window
-from gateway.core.limits import Limit, Meter, Mode
+from gateway.core.limits import MICRO, Limit, Meter, Mode
 from gateway.core.reservation import (
     AdmissionRequest,
-    Charge,
     Hold,
     Holds,
     LimitStatuses,
@@ -29,6 +29,11 @@ from gateway.core.reservation import (
     Reservation,
     output_share,
 )
+
+# Slow to reach through their classes in Python 3.11.
+_REQUESTS, _SHADOW = Meter.REQUESTS, Mode.SHADOW
+
+_mode_of, _used_of, _held_of, _granted_of = map(attrgetter, ("mode", "used", "held", "granted"))
 
 
 class DeniedCharge(msgspec.Struct, frozen=True):
@@ -40,9 +45,11 @@ class DeniedCharge(msgspec.Struct, frozen=True):
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """`granted` is the output that the enforced quotas pay for; `blocked` is empty where the request may pass."""
+    """`granted` is the output that the enforced quotas pay for, and `amounts` what each limit holds for it, were it
+    enforced; `blocked` is empty where the request may pass."""
 
     granted: int
+    amounts: list[int]
     blocked: tuple[DeniedCharge, ...]
     would_refuse: tuple[Limit, ...]
 
@@ -53,13 +60,10 @@ def decide(request: AdmissionRequest, counters: Sequence[Counter], now_ms: int) 
     if judgement.blocked:
         return refusal(request, counters, judgement, now_ms)
     granted = judgement.granted
-    holds = Holds.of(
-        [
-            _hold(charge, counter, request, granted)
-            for charge, counter in zip(request.charges, counters, strict=True)
-            if charge.limit not in judgement.would_refuse
-        ]
-    )
+    if _SHADOW in map(_mode_of, request.limits):
+        holds = _hold_in_shadow(request, counters, judgement)
+    else:
+        holds = _hold(request.limits, counters, judgement.amounts)
     limit_statuses = _limit_statuses(request, counters)
     return Reservation(
         request.id, now_ms, granted, granted < request.most, holds, limit_statuses, judgement.would_refuse
@@ -69,30 +73,29 @@ def decide(request: AdmissionRequest, counters: Sequence[Counter], now_ms: int) 
 def judge(request: AdmissionRequest, counters: Sequence[Counter]) -> Judgement:
     """The limits that have too little left for the request. Shadow limits are only named in case they would refuse.
     Nothing is changed."""
-    granted = max(min(request.least, request.most), _granted(request, counters))
+    least = request.least if request.least < request.most else request.most
+    granted = max(least, _granted(request, counters))
+    buckets = [None if type(counter) is Window else counter.capacity for counter in counters]
+    amounts = held_amounts(request, buckets, granted)
     blocked: list[DeniedCharge] = []
     would_refuse: list[Limit] = []
-    for place, (charge, counter) in enumerate(zip(request.charges, counters, strict=True)):
-        need = need_of(charge, counter, request, granted)
+    for place, (need, counter) in enumerate(zip(amounts, counters, strict=True)):
+        if need <= counter.capacity - counter.used - counter.held:
+            continue
+        if buckets[place] is None:
+            need = request.fixed[place] - (-least * request.per_output[place] // MICRO)  # noqa: PLW2901 # Of a quota.
         denial = counter.denial(need)
         if denial is None:
             continue
-        if charge.limit.mode is Mode.SHADOW:
-            would_refuse.append(charge.limit)
+        if request.limits[place].mode is _SHADOW:
+            would_refuse.append(request.limits[place])
         else:
             blocked.append(DeniedCharge(place, need, denial))
-    return Judgement(granted, tuple(blocked), tuple(would_refuse))
-
-
-def need_of(charge: Charge, counter: Counter, request: AdmissionRequest, granted: int) -> int:
-    """What the counter must have left for the request to pass."""
-    if type(counter) is Window:
-        return charge.amount(min(request.least, request.most))
-    return held_amount(charge, counter.capacity, request, granted)
+    return Judgement(granted, amounts, tuple(blocked), tuple(would_refuse))
 
 
 def refusal(request: AdmissionRequest, counters: Sequence[Counter], judgement: Judgement, now_ms: int) -> Refusal:
-    worst = _gravest(request.charges, judgement.blocked)
+    worst = _gravest(request.limits, judgement.blocked)
     limit_statuses = _limit_statuses(request, counters)
     return Refusal(
         limit_status=limit_statuses[worst.place],
@@ -105,14 +108,14 @@ def refusal(request: AdmissionRequest, counters: Sequence[Counter], judgement: J
     )
 
 
-def _gravest(charges: Sequence[Charge], blocked: Sequence[DeniedCharge]) -> DeniedCharge:
+def _gravest(limits: Sequence[Limit], blocked: Sequence[DeniedCharge]) -> DeniedCharge:
     """The one with the longest wait: never, then a spent quota, then by time; of equals the first."""
 
     def gravity(candidate: DeniedCharge) -> tuple[int, float]:
         why, wait_ms = candidate.denial.why, candidate.denial.retry_after_ms
         if why is RefusalReason.NEVER:
             return 2, 0
-        if why is RefusalReason.SPENT and charges[candidate.place].limit.is_quota:
+        if why is RefusalReason.SPENT and limits[candidate.place].is_quota:
             return 1, wait_ms or float("inf")
         return 0, wait_ms
 
@@ -122,39 +125,69 @@ def _gravest(charges: Sequence[Charge], blocked: Sequence[DeniedCharge]) -> Deni
 def _granted(request: AdmissionRequest, counters: Sequence[Counter]) -> int:
     """As much output as is asked for, or as the tightest enforced quota grants."""
     granted = request.most
-    for charge, counter in zip(request.charges, counters, strict=True):
-        if type(counter) is Window and charge.per_output and charge.limit.mode is Mode.ENFORCE:
-            granted = min(granted, output_share(counter.output_left(charge), request.enough))
+    for limit, fixed, per_output, counter in zip(
+        request.limits, request.fixed, request.per_output, counters, strict=True
+    ):
+        if type(counter) is Window and per_output and limit.mode is not _SHADOW:
+            share = output_share(counter.output_left(fixed, per_output), request.enough)
+            if share < granted:
+                granted = share
     return granted
 
 
-def held_amount(charge: Charge, bucket: int | None, request: AdmissionRequest, granted: int) -> int:
-    """What an admitted request holds of the limit: of a quota all that it may produce, since it has no bucket; of a
+def held_amounts(request: AdmissionRequest, buckets: Sequence[int | None], granted: int) -> list[int]:
+    """What an admitted request holds of each limit: of a quota all that it may produce, since it has no bucket; of a
     rate what it probably produces, at most a full bucket."""
-    if not charge.per_output:
-        return charge.fixed
-    if bucket is None:
-        return charge.amount(granted)
-    return max(charge.fixed, min(bucket, charge.amount(min(request.likely, granted))))
+    likely = request.likely if request.likely < granted else granted
+    amounts: list[int] = []
+    for fixed, per_output, bucket in zip(request.fixed, request.per_output, buckets, strict=True):
+        if not per_output:
+            amounts.append(fixed)
+        elif bucket is None:
+            amounts.append(fixed - (-granted * per_output // MICRO))
+        else:
+            amount = fixed - (-likely * per_output // MICRO)
+            amounts.append(max(fixed, min(bucket, amount)))
+    return amounts
 
 
-def _hold(charge: Charge, counter: Counter, request: AdmissionRequest, granted: int) -> Hold:
-    """Hold the charge; `requests` are used at once, since nothing about them is settled later. A shadow quota holds
-    what it would if it were enforced."""
-    capped = False
-    if type(counter) is Window and charge.per_output and charge.limit.mode is Mode.SHADOW:
-        own = output_share(counter.output_left(charge), request.enough)
-        capped, granted = own < granted, min(own, granted)
-    amount = held_amount(charge, None if type(counter) is Window else counter.capacity, request, granted)
-    if charge.limit.meter is Meter.REQUESTS:
-        counter.use(amount)
-    else:
-        counter.held += amount
-    return Hold(charge.limit, amount, counter.start_ms, capped)
+def _hold(limits: tuple[Limit, ...], counters: Sequence[Counter], amounts: Sequence[int]) -> Holds:
+    """Hold the charges; `requests` are used at once, since nothing about them is settled later."""
+    windows_ms: list[int] = []
+    for limit, amount, counter in zip(limits, amounts, counters, strict=True):
+        if limit.meter is _REQUESTS:
+            counter.use(amount)
+        else:
+            counter.held += amount
+        windows_ms.append(counter.start_ms)
+    return Holds(limits, amounts, windows_ms)
+
+
+def _hold_in_shadow(request: AdmissionRequest, counters: Sequence[Counter], judgement: Judgement) -> Holds:
+    """The same where there are shadow limits: one that would have refused holds nothing, and a quota what it would if
+    it were enforced."""
+    granted, holds = judgement.granted, list[Hold]()
+    for limit, fixed, per_output, enforced, counter in zip(
+        request.limits, request.fixed, request.per_output, judgement.amounts, counters, strict=True
+    ):
+        if limit in judgement.would_refuse:
+            continue
+        capped, amount = False, enforced
+        if type(counter) is Window and per_output and limit.mode is _SHADOW:
+            own = output_share(counter.output_left(fixed, per_output), request.enough)
+            capped, amount = own < granted, fixed - (-min(own, granted) * per_output // MICRO)
+        if limit.meter is _REQUESTS:
+            counter.use(amount)
+        else:
+            counter.held += amount
+        holds.append(Hold(limit, amount, counter.start_ms, capped))
+    return Holds.of(holds)
 
 
 def _limit_statuses(request: AdmissionRequest, counters: Sequence[Counter]) -> LimitStatuses:
-    statuses = LimitStatuses.of(
-        [counter.limit_status(limit) for limit, counter in zip(request.limits, counters, strict=True)]
-    )
-    return statuses if statuses.are_raised else msgspec.structs.replace(statuses, limits=request.limits)
+    used, held = list(map(_used_of, counters)), list(map(_held_of, counters))
+    resets_ms = [counter.resets_ms() for counter in counters]
+    if not any(map(_granted_of, counters)):
+        return LimitStatuses(request.limits, used, held, resets_ms)
+    raised = [limit.raised(counter.granted) for limit, counter in zip(request.limits, counters, strict=True)]
+    return LimitStatuses(raised, used, held, resets_ms, True)

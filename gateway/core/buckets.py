@@ -15,8 +15,8 @@ import msgspec
 from gateway.core.calendar import FOREVER_MS, window
 from gateway.core.forecast import UseHistory
 from gateway.core.grants import Grants, total, unended
-from gateway.core.limits import Limit, Meter, Per
-from gateway.core.reservation import Charge, LimitStatus, RefusalReason
+from gateway.core.limits import MICRO, Limit, Meter, Per
+from gateway.core.reservation import LimitStatus, RefusalReason
 
 HELD_RETRY_MS = 1_000
 """When to retry if only holds are in the way: it is not known when they are settled."""
@@ -106,8 +106,11 @@ class Bucket:
 
     def limit_status(self, limit: Limit) -> LimitStatus:
         left = self.capacity - self.used - self.held
-        full_ms = self.stamp_ms - (-self.debt // self.flow)
-        return LimitStatus(limit.raised(self.granted), self.used, self.held, max(0, left), full_ms)
+        return LimitStatus(limit.raised(self.granted), self.used, self.held, max(0, left), self.resets_ms())
+
+    def resets_ms(self) -> int:
+        """When it is full."""
+        return self.stamp_ms - (-self.debt // self.flow)
 
     def is_whole(self, now_ms: int) -> bool:
         return not self.held and self.debt <= (now_ms - self.stamp_ms) * self.flow
@@ -147,9 +150,10 @@ class Window:
             self.history = UseHistory(self.now_ms, self.now_ms)
         self.history.note(amount, self.now_ms)
 
-    def output_left(self, charge: Charge) -> int:
-        """The tokens of output that the rest pays for; negative if it does not pay for the input."""
-        return (self.capacity - self.used - self.held - charge.fixed) * 1_000_000 // charge.per_output
+    def output_left(self, fixed: int, per_output: int) -> int:
+        """The tokens of output that the rest pays for, of a charge with this part that is fixed; negative if it does
+        not pay for the input."""
+        return (self.capacity - self.used - self.held - fixed) * MICRO // per_output
 
     def denial(self, need: int) -> Denial | None:
         if need <= self.capacity - self.used - self.held:
@@ -162,8 +166,11 @@ class Window:
 
     def limit_status(self, limit: Limit) -> LimitStatus:
         left = self.capacity - self.used - self.held
-        resets_ms = 0 if self.end_ms == FOREVER_MS else self.end_ms
-        return LimitStatus(limit.raised(self.granted), self.used, self.held, max(0, left), resets_ms)
+        return LimitStatus(limit.raised(self.granted), self.used, self.held, max(0, left), self.resets_ms())
+
+    def resets_ms(self) -> int:
+        """When the window ends; 0 where it never does."""
+        return 0 if self.end_ms == FOREVER_MS else self.end_ms
 
     def is_whole(self, now_ms: int) -> bool:
         return now_ms >= self.end_ms or not (self.used or self.held)
@@ -195,6 +202,10 @@ class Leases:
 
     def limit_status(self, limit: Limit) -> LimitStatus:
         return LimitStatus(limit.raised(self.granted), 0, self.held, max(0, self.capacity - self.held), 0)
+
+    def resets_ms(self) -> int:
+        """Nothing comes back with time."""
+        return 0
 
     def is_whole(self, now_ms: int) -> bool:
         return not self.held

@@ -22,7 +22,7 @@ from gateway.core.stored_objects import is_object_id
 from gateway.core.tolerant_json import JsonScanner, Wanted, wanted_members
 from gateway.core.usage import Usage
 from gateway.core.usage_report import Members, Reading, milliseconds, read_report, tier_name, value_at
-from gateway.core.usage_tables import TOTALS, CountedItems, UsagePlace, UsageTable
+from gateway.core.usage_tables import TOTALS, CountedItems, UsagePlace, UsageTable, Vocabulary
 
 
 class UsageReader:
@@ -136,7 +136,7 @@ class UsageReader:
         if self.tells_output:  # A report of the input alone leaves the output as it is.
             self.final = place.final
         if self._reported is not None:
-            completed = _completed(report, self._report)
+            completed = _completed(report, _without_synonyms(self._report, report, place.words))
             if completed is not report:
                 report, reading = completed, _read_at(place, completed, table) or reading
                 usage = reading.usage
@@ -213,6 +213,13 @@ def _completed(report: Members, earlier: Members) -> Members:
             if inner is not value:
                 missing[name] = inner
     return {**report, **missing} if missing else report
+
+
+def _without_synonyms(earlier: Members, report: Members, words: Vocabulary) -> Members:
+    """The earlier report without what the later one has under another name, as where a translator of another API adds
+    the last report of a stream in words of its own."""
+    told = [names for names in words.synonyms if any(report.get(name) for name in names)]
+    return {name: value for name, value in earlier.items() if not any(name in names for names in told)}
 
 
 _OF_INPUT = ("input", "cached_input", "cache_write", "cache_write_1h", "audio_input", "image_input")

@@ -124,16 +124,22 @@ def _branch(fields: Sequence[RankedField], depth: int) -> Branch:
 
 class Vocabulary(msgspec.Struct, frozen=True):
     """The names of one family of APIs, in order of rank. `tree` has them by member, since a report has few of
-    them."""
+    them; `synonyms` those of all input, and those of all output."""
 
     fields: tuple[UsageField, ...]
     tree: dict[str, Branch] = {}
+    synonyms: tuple[frozenset[str], ...] = ()
 
     def __post_init__(self) -> None:
         ranked = [
             RankedField(field, rank, field.count, field.count in _ZERO_COUNTS) for rank, field in enumerate(self.fields)
         ]
         msgspec.structs.force_setattr(self, "tree", _tree(ranked))
+        synonyms = [
+            frozenset(field.path[0] for field in self.fields if field.count == whole and not field.added)
+            for whole in ("input", "output")
+        ]
+        msgspec.structs.force_setattr(self, "synonyms", tuple(synonyms))
 
     def __repr__(self) -> str:
         return f"<Vocabulary of {len(self.fields)} fields>"

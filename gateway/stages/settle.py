@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from datetime import datetime, tzinfo
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -19,7 +18,7 @@ from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import LedgerEntry, Reservation, Settlement
 from gateway.core.snapshot import Target
 from gateway.core.usage import NOTHING_USED, Usage, UsageSource
-from gateway.store.contract import Counters
+from gateway.store.contract import Counters, SettlementEnd
 
 # Slow to reach through their classes in Python 3.11.
 _REPORTED = UsageSource.REPORTED
@@ -40,14 +39,15 @@ class SettlementRecorder(Protocol):
 
 
 def settle(
-    exchange: Exchange, zone: tzinfo, counters: Counters, recorder: SettlementRecorder
-) -> Coroutine[Any, Any, None] | None:
-    """Note what was used in the exchange, and give what charges it; None where nothing is to be charged. Raises
-    StoreUnavailable once it is awaited."""
+    exchange: Exchange, zone: tzinfo, counters: Counters, recorder: SettlementRecorder, then: SettlementEnd
+) -> None:
+    """Note what was used in the exchange, and charge it. `then` is called as `Counters.begin_settlement` calls it, at
+    once where nothing is to be charged."""
     parsed, reservation, estimator = exchange.parsed, exchange.reservation, exchange.estimator
     if exchange.caller is None or parsed is None or reservation is None or estimator is None:
         recorder.keep_unsettled(exchange)
-        return None
+        then(None)
+        return
     usage = usage_of(exchange, parsed, estimator)
     if usage is not None:
         if usage.source is not _REPORTED and parsed.tier:
@@ -57,7 +57,7 @@ def settle(
         if exchange.whole and usage.source is _REPORTED:
             output = usage.output // parsed.choices
             estimator.learn(parsed.input_size, usage.input, output, exchange.upstream_seconds)
-    return counters.settle(settlement(exchange, reservation, zone, recorder.of(exchange)))
+    counters.begin_settlement(settlement(exchange, reservation, zone, recorder.of(exchange)), then)
 
 
 def _at_asked_tier(usage: Usage, parsed: ParsedRequest, target: Target | None) -> Usage:

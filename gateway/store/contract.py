@@ -11,8 +11,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -127,12 +128,24 @@ class UsageRow(msgspec.Struct, gc=False):
     characters: int = 0
 
 
+SettlementRest = Coroutine[Any, Any, None]
+"""What a settlement still takes: it is settled once this was awaited."""
+
+SettlementEnd = Callable[[SettlementRest | None], None]
+"""Gets None once a settlement is settled, or what is left to be awaited. Raises nothing."""
+
+
 class Counters(Protocol):
     """Every method raises StoreUnavailable if the store does not answer in time."""
 
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal: ...
 
     async def settle(self, settlement: Settlement) -> None: ...
+
+    def begin_settlement(self, settlement: Settlement, then: SettlementEnd) -> None:
+        """Settle without being awaited, as far as that goes: nearly always to the end. `then` is called once, now or
+        later. What it is given is to be awaited in every case, and raises what `settle` would raise."""
+        ...
 
     @property
     def open_ids(self) -> Collection[str]:
@@ -156,6 +169,22 @@ class Counters(Protocol):
     async def withdraw(self, limit: Limit, grant: Grant) -> None:
         """End the grant now; an unknown one is no error."""
         ...
+
+
+async def settled(counters: Counters, settlement: Settlement) -> None:
+    """Implements `settle` by `begin_settlement`."""
+    ended: asyncio.Future[SettlementRest | None] = asyncio.get_running_loop().create_future()
+
+    def end(rest: SettlementRest | None) -> None:
+        if not ended.cancelled():
+            ended.set_result(rest)
+        elif rest is not None:
+            rest.close()
+
+    counters.begin_settlement(settlement, end)
+    rest = await ended
+    if rest is not None:
+        await rest
 
 
 class Ledger(Protocol):

@@ -7,6 +7,7 @@ later.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -25,6 +26,7 @@ from gateway.core.reservation import (
 )
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.backlog import Backlog, Policy, Replayed
+from gateway.store.contract import SettlementEnd, SettlementRest
 from gateway.store.journal import Journal
 from gateway.store.wrapper import StoreWrapper
 
@@ -74,13 +76,19 @@ class OutboxStore(StoreWrapper[Replayed]):
         holds = Holds(request.limits, [0] * len(windows_ms), windows_ms)
         return Reservation(name, now_ms, request.most, False, holds, LimitStatuses())
 
-    async def settle(self, settlement: Settlement) -> None:
-        """Raises StoreUnavailable only where neither the store, the disk nor memory takes it."""
+    def begin_settlement(self, settlement: Settlement, then: SettlementEnd) -> None:
+        """What is left raises StoreUnavailable only where neither the store, the disk nor memory takes it."""
         if settlement.id in self._unasked:
             self._unasked.discard(settlement.id)
             settlement = _with_requests(settlement)
+        self._store.begin_settlement(settlement, partial(self._end, settlement, then))
+
+    def _end(self, settlement: Settlement, then: SettlementEnd, rest: SettlementRest | None) -> None:
+        then(None if rest is None else self._settle_or_keep(settlement, rest))
+
+    async def _settle_or_keep(self, settlement: Settlement, rest: SettlementRest) -> None:
         try:
-            await self._store.settle(settlement)
+            await rest
         except Exception as error:  # noqa: BLE001 # Whatever it is, a request that was answered must be charged.
             if not isinstance(error, StoreUnavailable):
                 self._policy.log_error(f"request {settlement.id} cannot be settled and waits in the journal: {error!r}")

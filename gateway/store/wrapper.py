@@ -11,7 +11,7 @@ from gateway.core.limits import Limit
 from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 from gateway.core.stored_objects import ObjectName, StoredObject
-from gateway.store.contract import ProcessReplies, Store, UsageQuery, UsageRow
+from gateway.store.contract import ProcessReplies, SettlementEnd, Store, UsageQuery, UsageRow, settled
 
 Inner = TypeVar("Inner", bound=Store)
 
@@ -26,7 +26,10 @@ class StoreWrapper(Generic[Inner]):
         return await self._store.admit(request)
 
     async def settle(self, settlement: Settlement) -> None:
-        await self._store.settle(settlement)
+        await settled(self, settlement)
+
+    def begin_settlement(self, settlement: Settlement, then: SettlementEnd) -> None:
+        self._store.begin_settlement(settlement, then)
 
     @property
     def open_ids(self) -> Collection[str]:

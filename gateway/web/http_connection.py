@@ -22,6 +22,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
+from time import monotonic
+from typing import Any
 
 from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
@@ -33,9 +35,13 @@ from aiohttp.web_protocol import RequestPayloadError
 from gateway.core.errors import GatewayError, InternalError, Overloaded, RequestMalformed
 from gateway.core.response import Headers, Work
 from gateway.runtime.tasks import start_owned
+from gateway.runtime.timer_sweep import TimerSweep
 from gateway.web.client_request import ClientRequest
 from gateway.web.errors import SERVER, error_body, error_headers
 from gateway.web.response_head import response_head
+
+_NO_MESSAGES: deque[Any] = deque(maxlen=0)
+"""aiohttp's own queue of requests, which is not used. Each empty one would take 700 bytes."""
 
 _HEAD_MAX = 32 * 1024
 """Bytes of one header: tokens in Authorization are longer than aiohttp's default of 8 KiB allows."""
@@ -97,7 +103,14 @@ class HttpConnection(web.RequestHandler):
     """As many bytes as `_END_OF_CHUNKS` has."""
 
     def __init__(
-        self, server: web.Server, handler: Handler, new_id: Callable[[], str], *, idle_s: float, stalled_s: float
+        self,
+        server: web.Server,
+        handler: Handler,
+        new_id: Callable[[], str],
+        timers: TimerSweep,
+        *,
+        idle_s: float,
+        stalled_s: float,
     ) -> None:
         super().__init__(
             server,
@@ -109,11 +122,16 @@ class HttpConnection(web.RequestHandler):
             read_bufsize=_UNREAD_BYTES,
             auto_decompress=False,
         )
-        self._waiting: deque[_Head] = deque()
+        self._messages = _NO_MESSAGES
+        self._waiting: list[_Head] = []
         """Requests behind the one that is served."""
         self._handler = handler
         self._new_id = new_id
         self._stalled_s = stalled_s
+        self._timers = timers
+        self._head_until = 0.0
+        self._expires_at: float | None = None
+        """The time for which its timer is noted."""
 
     @property
     def has_more(self) -> bool:
@@ -138,6 +156,9 @@ class HttpConnection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._socket = None
         self._stop_stall_timer()
+        if self._expires_at is not None:
+            self._timers.discard(self, self._expires_at)
+            self._expires_at = None
         if self._served is not None:
             self._served.content.set_exception(exc or ConnectionResetError("The client left."))
         super().connection_lost(exc)
@@ -182,7 +203,7 @@ class HttpConnection(web.RequestHandler):
     def _serve(self) -> None:
         """Serve what was received, up to the first request that has to wait for something."""
         while self._waiting and self._served is None and not self._force_close:
-            message, content = self._waiting.popleft()
+            message, content = self._waiting.pop(0)
             if isinstance(message, HttpProcessingError):
                 # Behind its first line the parser's message has the bytes at fault.
                 what = message.message.partition("\n")[0].rstrip(" :.")
@@ -319,17 +340,17 @@ class HttpConnection(web.RequestHandler):
 
     def _await_head(self) -> None:
         """From now on a head has to come in time, or the connection is closed."""
-        loop = self._loop
-        self._next_keepalive_close_time = loop.time() + self._keepalive_timeout
-        if self._keepalive_handle is None:
-            self._keepalive_handle = loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+        self._head_until = until = monotonic() + self._keepalive_timeout
+        if self._expires_at is None:
+            self._expires_at = self._timers.add(self, until)
 
-    def _process_keepalive(self) -> None:
-        self._keepalive_handle = None
+    def expired(self) -> None:
+        """The time for a head may be over."""
+        self._expires_at = None
         if not self.is_idle:
             return  # The end of the answer starts it again.
-        if self._loop.time() < self._next_keepalive_close_time:
-            self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+        if monotonic() < self._head_until:
+            self._expires_at = self._timers.add(self, self._head_until)
         else:
             self.force_close()
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from gateway.core.response import Work
+from gateway.runtime.timer_sweep import TimerSweep
 from gateway.runtime.turn_queue import TurnQueue
 from gateway.web.client_request import ClientRequest
 from gateway.web.http_connection import Handler, HttpConnection
@@ -59,13 +60,16 @@ class Listener(web.Server):
         self._handler = handler
         self._new_id = new_id
         self._begins = TurnQueue(_BEGUN_PER_TURN)
+        self._timers = TimerSweep()
         self._open: dict[HttpConnection, None] = {}
         """By their last request, or their beginning: the least recent first."""
         self._empty = asyncio.Event()
 
     def __call__(self) -> HttpConnection:
         limits = self.limits
-        return HttpConnection(self, self._begin, self._new_id, idle_s=limits.idle_s, stalled_s=limits.stalled_s)
+        return HttpConnection(
+            self, self._begin, self._new_id, self._timers, idle_s=limits.idle_s, stalled_s=limits.stalled_s
+        )
 
     @property
     def open_connections(self) -> int:

@@ -35,7 +35,7 @@ from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Upstrea
 from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.stages.forward import UpstreamServices
 from gateway.stages.parse_request import parse_request
-from gateway.store.contract import UsageQuery, UsageRow
+from gateway.store.contract import SettlementEnd, UsageQuery, UsageRow
 from gateway.upstream.contract import UpstreamRequest
 
 NOW_MS = 1_793_880_000_000
@@ -284,6 +284,14 @@ class Ledgers:
         if self.outage is not None:
             raise self.outage
         self.settled.append(settlement)
+
+    def begin_settlement(self, settlement: Settlement, then: SettlementEnd) -> None:
+        self.settling.set()
+        if self.may_settle.is_set() and self.outage is None:
+            self.settled.append(settlement)
+            then(None)
+        else:
+            then(self.settle(settlement))
 
     async def stored_object(self, name: ObjectName) -> StoredObject | None:
         await asyncio.sleep(0)

@@ -33,13 +33,22 @@ from gateway.core.errors import (
 from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
-from gateway.core.reservation import AdmissionRequest, LimitStatus, LimitStatuses, Refusal, RefusalReason, Reservation
+from gateway.core.reservation import (
+    AdmissionRequest,
+    LimitStatus,
+    LimitStatuses,
+    Refusal,
+    RefusalReason,
+    Reservation,
+    Settlement,
+)
 from gateway.core.response import ResponseWriter, Work
 from gateway.core.snapshot import Caller, Model
 from gateway.core.usage import Usage, UsageSource
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.authenticate import key_digest
+from gateway.store.contract import SettlementEnd
 from tests.unit.fakes import (
     CALLER,
     KEY,
@@ -196,11 +205,64 @@ async def test_what_is_not_admitted_is_not_settled(store: Callable[[], Ledgers],
     assert (whole.store.settled, whole.upstream.sent, exchange.usage) == ([], [], None)
 
 
-@pytest.mark.parametrize("store", [None, refusing])
-async def test_only_what_was_admitted_ends_in_a_task(store: Callable[[], Ledgers] | None) -> None:
-    whole = Whole(ScriptedAnswer(PLAIN), store=store() if store is not None else None)
+@pytest.mark.parametrize("store", [Ledgers, refusing])
+async def test_what_is_settled_at_once_ends_without_a_task(store: Callable[[], Ledgers]) -> None:
+    whole = Whole(ScriptedAnswer(PLAIN), store=store())
     await whole.answer()
-    assert whole.tasks.started == (["finish a request"] if store is None else [])
+    assert whole.tasks.started == []
+
+
+class LateLedgers(Ledgers):
+    """Settles when it is told to, and keeps what is to be called then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[SettlementEnd] = []
+
+    def begin_settlement(self, settlement: Settlement, then: SettlementEnd) -> None:
+        self.settled.append(settlement)
+        self.ends.append(then)
+
+
+async def test_a_request_is_recorded_once_it_is_settled_and_both_are_waited_for() -> None:
+    store = LateLedgers()
+    whole = Whole(ScriptedAnswer(PLAIN), ScriptedAnswer(PLAIN), store=store)
+    for _ in range(2):
+        await whole.start()
+    waiting = [asyncio.create_task(wait()) for wait in (whole.pipeline.wait_settled, whole.pipeline.wait_idle)]
+    await let_run()
+    waiting[0].cancel()
+    store.ends[0](None)
+    await let_run()
+    assert (len(whole.recorded), waiting[1].done()) == (1, False)
+    store.ends[1](None)
+    await waiting[1]
+    assert (len(whole.recorded), whole.tasks.started) == (2, [])
+
+
+async def test_what_is_left_of_a_settlement_is_awaited_in_a_task() -> None:
+    store = LateLedgers()
+    whole = Whole(ScriptedAnswer(PLAIN), store=store)
+    await whole.start()
+    await let_run()
+    store.ends[0](store.settle(store.settled[0]))
+    await whole.pipeline.wait_settled()
+    assert (len(whole.recorded), whole.tasks.started, len(store.settled)) == (1, ["settle a request"], 2)
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+async def test_a_settlement_with_a_defect_is_reported_and_its_request_recorded_once(has_ended: bool) -> None:
+    defect = TypeError("a defect")
+
+    class DefectiveLedgers(Ledgers):
+        def begin_settlement(self, settlement: Settlement, then: SettlementEnd) -> None:
+            if has_ended:
+                then(None)
+            raise defect
+
+    whole = Whole(ScriptedAnswer(PLAIN), store=DefectiveLedgers())
+    await whole.answer()
+    assert [error for _, error in whole.complaints] == [defect]
 
 
 async def test_a_refused_request_is_recorded_although_no_sample_of_it_can_be_kept() -> None:

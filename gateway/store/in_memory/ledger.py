@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from datetime import date, timedelta
 from heapq import heappop, heappush, heapreplace
+from zoneinfo import ZoneInfo
 
+from gateway.core.calendar import day_of
 from gateway.core.end_users import OTHER_USERS
 from gateway.core.reservation import LedgerEntry
 from gateway.runtime.slices import in_slices
@@ -75,18 +77,19 @@ class _TeamDay:
 class InMemoryLedger:
     """Days are kept for LEDGER_DAYS."""
 
-    def __init__(self, users_max: int) -> None:
+    def __init__(self, users_max: int, zone: ZoneInfo) -> None:
         self._users_max = users_max
+        self._zone = zone
         self._days: dict[str, dict[str, _TeamDay]] = {}
         self.closed_until = ""
 
-    def add(self, entry: LedgerEntry, today: str) -> None:
+    def add(self, entry: LedgerEntry, now_ms: int) -> None:
         if entry.day < self.closed_until:
             entry = moved_to(entry, self.closed_until)
         teams = self._days.get(entry.day)
         if teams is None:
             teams = self._days[entry.day] = {}
-            self._forget_old(today)
+            self._forget_old(day_of(self._zone, now_ms))
         kept = teams.get(entry.team)
         if kept is None:
             kept = teams[entry.team] = _TeamDay(self._users_max)

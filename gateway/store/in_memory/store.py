@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.core.admission import decide
 from gateway.core.buckets import Counter, Window, new_counter
-from gateway.core.calendar import DAY_MS, day_ms, day_of
+from gateway.core.calendar import DAY_MS, day_ms
 from gateway.core.clock import Clock
 from gateway.core.estimate import EstimateSubject, LearnedEstimate, merged
 from gateway.core.forecast import forecast
@@ -25,7 +25,6 @@ from gateway.core.limits import Limit, Meter
 from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import (
     AdmissionRequest,
-    Hold,
     Holds,
     LimitStatus,
     Refusal,
@@ -33,7 +32,15 @@ from gateway.core.reservation import (
     Settlement,
 )
 from gateway.core.stored_objects import ObjectName, StoredObject
-from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, OBJECT_LIFE_MS, ProcessReplies, UsageQuery, UsageRow
+from gateway.store.contract import (
+    HOLD_STEPS,
+    HOLD_TTL_MS,
+    OBJECT_LIFE_MS,
+    ProcessReplies,
+    SettlementEnd,
+    UsageQuery,
+    UsageRow,
+)
 from gateway.store.in_memory.ledger import InMemoryLedger
 from gateway.store.in_memory.losses import InMemoryLosses
 from gateway.store.in_memory.notifications import InMemoryNotificationOutbox
@@ -49,6 +56,20 @@ _LAPSED = 32_768
 
 _OBJECTS = 100_000
 """The number of objects whose owners are known; the oldest are dropped first."""
+
+
+_SETS = 16_384
+"""Sets of limits whose counters are remembered; all are forgotten where there are more."""
+
+_REQUESTS = Meter.REQUESTS  # Slow to reach through the class in Python 3.11.
+
+
+class _KnownCounters(NamedTuple):
+    """The counters of the limits that bind requests together. These are kept alive, so that no others have their
+    identity."""
+
+    limits: tuple[Limit, ...]
+    counters: list[Counter]
 
 
 class _KeptObject(NamedTuple):
@@ -67,15 +88,19 @@ class _Held:
         self.expires_ms = expires_ms
 
     def give_back(self) -> None:
-        for hold, counter in zip(self.holds, self.counters, strict=True):
-            if hold.limit.meter is not Meter.REQUESTS and counter.start_ms == hold.window_ms:
-                counter.held -= hold.amount
+        self._add(-1)
 
     def take_again(self, counters: list[Counter]) -> None:
         self.counters = counters
-        for hold, counter in zip(self.holds, counters, strict=True):
-            if hold.limit.meter is not Meter.REQUESTS and counter.start_ms == hold.window_ms:
-                counter.held += hold.amount
+        self._add(1)
+
+    def _add(self, sign: int) -> None:
+        holds = self.holds
+        for limit, amount, begins_ms, counter in zip(
+            holds.limits, holds.amounts, holds.windows_ms, self.counters, strict=True
+        ):
+            if limit.meter is not _REQUESTS and counter.start_ms == begins_ms:
+                counter.held += sign * amount
 
 
 class InMemoryStore:
@@ -88,6 +113,9 @@ class InMemoryStore:
         self._counters: dict[tuple[object, ...], Counter] = {}
         self._grants: dict[tuple[object, ...], Grants] = {}
         """By the identity of their limits, until their counters have been brought up to their ends."""
+        self._known: dict[int, _KnownCounters] = {}
+        """By the identity of their limits, which come with many requests: to hash those takes longer than to charge
+        them. Emptied whenever a counter is forgotten."""
         self._rounds: deque[tuple[object, ...]] = deque()
         self._newcomers = 0
         self._held: dict[str, _Held] = {}
@@ -95,7 +123,7 @@ class InMemoryStore:
         self._now_ms = 0
         self._settled: set[str] = set()
         self._settled_before: set[str] = set()
-        self._ledger = InMemoryLedger(users_max)
+        self._ledger = InMemoryLedger(users_max, zone)
         self.notifications = InMemoryNotificationOutbox(clock)
         self.losses = InMemoryLosses()
         self._estimates: dict[EstimateSubject, LearnedEstimate] = {}
@@ -107,18 +135,27 @@ class InMemoryStore:
         now_ms = self._reap()
         if self._newcomers:
             self._forget_whole(now_ms)
-        counters = [self._counter(limit, now_ms) for limit in request.limits]
+        counters = self._counters_of(request.limits, now_ms)
         verdict = decide(request, counters, now_ms)
         if isinstance(verdict, Reservation):
-            holding = [
-                counter
-                for limit, counter in zip(request.limits, counters, strict=True)
-                if limit not in verdict.would_refuse
-            ]
+            holding = counters
+            if verdict.would_refuse:
+                holding = [
+                    counter
+                    for limit, counter in zip(request.limits, counters, strict=True)
+                    if limit not in verdict.would_refuse
+                ]
             self._held[request.id] = _Held(verdict.holds, holding, self._expiry_ms(now_ms))
         return verdict
 
     async def settle(self, settlement: Settlement) -> None:
+        self._settle(settlement)
+
+    def begin_settlement(self, settlement: Settlement, then: SettlementEnd) -> None:
+        self._settle(settlement)
+        then(None)
+
+    def _settle(self, settlement: Settlement) -> None:
         if settlement.id in self._settled or settlement.id in self._settled_before:
             return
         self._mark(settlement.id)
@@ -127,10 +164,9 @@ class InMemoryStore:
         held = self._held.pop(settlement.id, None)
         if held is not None:
             held.give_back()
-        for hold, charged in zip(settlement.holds, settlement.charged, strict=True):
-            self._charge(hold, charged, now_ms)
+        self._charge(settlement.holds, settlement.charged, now_ms)
         if settlement.entry is not None:
-            self._ledger.add(settlement.entry, day_of(self._zone, now_ms))
+            self._ledger.add(settlement.entry, now_ms)
         if settlement.record is not None:
             self._records.keep(settlement.record, now_ms)
         if settlement.created is not None:
@@ -143,19 +179,26 @@ class InMemoryStore:
             if len(self._objects) > _OBJECTS:
                 del self._objects[next(iter(self._objects))]
 
-    def _charge(self, hold: Hold, charged: int, now_ms: int) -> None:
-        limit = hold.limit
-        # What was charged at admission is not charged again, and not given back either.
-        at_once = hold.amount if limit.meter is Meter.REQUESTS else 0
-        amount = max(at_once, charged)
-        if not amount or (amount == at_once and not limit.is_quota):
-            return
-        counter = self._counter(limit, now_ms)
-        if counter.start_ms == hold.window_ms:
-            counter.use(amount - at_once)
-            if isinstance(counter, Window):
-                counter.note(amount)
-                self.notifications.note_crossings(limit, counter, now_ms)
+    def _charge(self, holds: Holds, charged: Sequence[int], now_ms: int) -> None:
+        known = self._known.get(id(holds.limits))
+        for place, (limit, held, begins_ms, used) in enumerate(
+            zip(holds.limits, holds.amounts, holds.windows_ms, charged, strict=True)
+        ):
+            # What was charged at admission is not charged again, and not given back either.
+            at_once = held if limit.meter is _REQUESTS else 0
+            amount = used if used > at_once else at_once
+            if not amount or (amount == at_once and not limit.is_quota):
+                continue
+            if known is None:
+                counter = self._counter(limit, now_ms)
+            else:
+                counter = known.counters[place]
+                self._advance(counter, limit, now_ms)
+            if counter.start_ms == begins_ms:
+                counter.use(amount - at_once)
+                if type(counter) is Window:
+                    counter.note(amount)
+                    self.notifications.note_crossings(limit, counter, now_ms)
 
     @property
     def open_ids(self) -> Collection[str]:
@@ -233,6 +276,22 @@ class InMemoryStore:
     async def close(self) -> None:
         return
 
+    def _counters_of(self, limits: tuple[Limit, ...], now_ms: int) -> list[Counter]:
+        """Their counters, brought up to now."""
+        known = self._known.get(id(limits))
+        if known is None:
+            counters = [self._counter(limit, now_ms) for limit in limits]
+            if len(self._known) >= _SETS:
+                self._known.clear()
+            self._known[id(limits)] = _KnownCounters(limits, counters)
+            return counters
+        for limit, counter in zip(limits, known.counters, strict=True):
+            if self._grants:
+                self._advance(counter, limit, now_ms)
+            else:
+                counter.advance(limit, now_ms)
+        return known.counters
+
     def _counter(self, limit: Limit, now_ms: int) -> Counter:
         """The limit's counter, brought up to now; a new one where there is none."""
         identity = limit.identity
@@ -275,6 +334,7 @@ class InMemoryStore:
             identity = self._rounds.popleft()
             if identity not in self._grants and self._counters[identity].is_whole(now_ms):
                 del self._counters[identity]
+                self._known.clear()
             else:
                 self._rounds.append(identity)
         self._newcomers = 0

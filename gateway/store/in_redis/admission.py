@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
-from gateway.core.admission import held_amount, judge, refusal
+from gateway.core.admission import held_amounts, judge, refusal
 from gateway.core.buckets import Counter, CounterState, restored
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit
@@ -245,15 +245,21 @@ def _may_have_been_carried_out(lost: BaseException) -> bool:
 def _amounts_of(record: bytes, request: AdmissionRequest, batch: SlotBatch) -> list[int]:
     """What an open record (counter.lua says how it is written) holds of each charge."""
     _, granted, *others = [int(number) for number in record.split()]
-    charges = request.charges
-    amounts = [
-        held_amount(charges[place], None if one.kind == QUOTA else one.capacity, request, granted)
-        for place, one in zip(batch.places, batch.limits, strict=True)
-    ]
+    amounts = _enforced_amounts(request, batch, granted)
     for key_number, amount in zip(others[::2], others[1::2], strict=True):
         # Among the script's keys the record is the first.
         amounts[key_number - 2] = amount
     return amounts
+
+
+def _enforced_amounts(request: AdmissionRequest, batch: SlotBatch, granted: int) -> list[int]:
+    """What limits that are enforced would hold of the batch's charges."""
+    buckets: list[int | None] = [None] * len(request.limits)
+    for place, one in zip(batch.places, batch.limits, strict=True):
+        if one.kind != QUOTA:
+            buckets[place] = one.capacity
+    amounts = held_amounts(request, buckets, granted)
+    return [amounts[place] for place in batch.places]
 
 
 def _reservation(request: AdmissionRequest, at_ms: int, replies: Sequence[SlotReply]) -> Reservation:
@@ -318,10 +324,11 @@ def _holds_in_shadow(
     request: AdmissionRequest, replies: Sequence[SlotReply], amounts: Sequence[int], begins: Sequence[int]
 ) -> tuple[Holds, tuple[Limit, ...]]:
     """What is held, and the shadow limits that would have refused."""
-    charges, capped = request.charges, set[int]()
+    capped = set[int]()
     for reply in replies:
-        for place, one in zip(reply.call.batch.places, reply.call.batch.limits, strict=True):
-            enforced = held_amount(charges[place], None if one.kind == QUOTA else one.capacity, request, reply.granted)
+        batch = reply.call.batch
+        each = _enforced_amounts(request, batch, reply.granted)
+        for place, one, enforced in zip(batch.places, batch.limits, each, strict=True):
             if not one.enforced and amounts[place] < enforced:
                 capped.add(place)
     places = range(len(amounts))

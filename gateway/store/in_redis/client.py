@@ -131,6 +131,17 @@ class RedisServers(Protocol):
     def close(self) -> None: ...
 
 
+class SentCall:
+    """A call of a script on its way: where to, since when, and the reply to come."""
+
+    __slots__ = ("began", "node", "reply")
+
+    def __init__(self, node: RedisNode, reply: asyncio.Future[Any], began: float) -> None:
+        self.node = node
+        self.reply = reply
+        self.began = began
+
+
 class Router:
     def __init__(self, servers: RedisServers, observe: Observer, background: bool = False) -> None:
         self._servers = servers
@@ -147,16 +158,45 @@ class Router:
         recent = time.monotonic() - self._refused_at < _RECENT_S
         return f"answers: {self._refusal}" if recent else None
 
-    async def run(self, script: LuaScript | None, key: str, command: Command | CommandMaker) -> Any:
-        """What the script returns, as a list or as doubles; or the reply to a plain command. `key` is one of its
-        keys; `command` may be made when the call leaves. The second number of every script is the server's time: its
-        clock is set by it. Raises StoreUnavailable."""
-        # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.
-        began = time.monotonic()
+    def send(self, key: str, command: Command) -> SentCall | None:
+        """Send a call of a script, without waiting for its reply; None where it is not known where to. It goes on with
+        `usual_reply`, and where that has none, with `run`."""
         try:
-            node = self._servers.node_of(key) or await self._discovered(key)
+            node = self._servers.node_of(key)
+        except ConnectionDown:
+            return None
+        if node is None:
+            return None
+        connection = node.background if self._background else node.urgent
+        return SentCall(node, connection.call(command), time.monotonic())
+
+    def usual_reply(self, script: LuaScript, sent: SentCall) -> list[int] | None:
+        """The numbers that the script gave; None where it was not carried out."""
+        try:
+            numbers: list[int] = sent.reply.result()
+        except (ConnectionDown, ErrorReply):
+            return None
+        ended = time.monotonic()
+        self._observe(script.name, "ok", ended - sent.began)
+        sent.node.clock.learn(numbers[1], sent.began, ended)
+        return numbers
+
+    async def run(
+        self, script: LuaScript | None, key: str, command: Command | CommandMaker, sent: SentCall | None = None
+    ) -> Any:
+        """What the script returns, as a list or as doubles; or the reply to a plain command. `key` is one of its
+        keys; `command` may be made when the call leaves; where it was `sent`, it is not sent again. The second number
+        of every script is the server's time: its clock is set by it. Raises StoreUnavailable."""
+        # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.
+        began = time.monotonic() if sent is None else sent.began
+        try:
+            if sent is None:
+                node = self._servers.node_of(key) or await self._discovered(key)
+                coming = (node.background if self._background else node.urgent).call(command)
+            else:
+                node, coming = sent.node, sent.reply
             try:
-                reply = await (node.background if self._background else node.urgent).call(command)
+                reply = await coming
             except ErrorReply as error:
                 reply = await self._insist(script, command, key, node, error)
         except (ConnectionDown, ErrorReply) as error:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import msgspec
 
@@ -28,7 +27,7 @@ from gateway.store.in_redis.arguments import (
     one_by_one,
     packed,
 )
-from gateway.store.in_redis.client import Router
+from gateway.store.in_redis.client import Router, SentCall
 from gateway.store.in_redis.keys import StoreKeys, gathered_users
 from gateway.store.in_redis.ledger import LEDGER_MS, BillName, bill_name
 from gateway.store.in_redis.objects import ObjectRows
@@ -39,6 +38,9 @@ from gateway.store.ledger import figures_of, moved_to, weight_of
 _DAY_S = 86_400
 _DAY_IS_CLOSED = 2
 """What settle.lua returns then."""
+
+_NO_MORE = 2
+"""The numbers of its reply where no notification was put in."""
 
 _BEGUN, _DONE = "begun", "done"
 _TEAMS_AT_ONCE = 50
@@ -174,34 +176,65 @@ class Settlements:
         self._teams: dict[str, float] = {}
         self._prepared: Recent[Hashable, SettlementArguments] = Recent(_RECENT_BILLS)
 
-    def settle(
-        self, settlement: Settlement, position: JournalPosition, admitted: Admitted | None = None
-    ) -> Coroutine[Any, Any, None]:
+    def send(self, settlement: Settlement, position: JournalPosition, admitted: Admitted) -> SentCall | None:
+        """Send a settlement that takes a single call, as nearly every one does. None where it takes more, or where the
+        call cannot be made: `settle` does it then, or raises the error."""
+        shares, entry, kept, created = admitted.shares, settlement.entry, settlement.record, settlement.created
+        if shares is None or len(shares) > 1 or entry is None or created is not None:
+            return None
+        share = shares[0]
+        if (
+            admitted.reservation.holds is not settlement.holds
+            or self._teams.get(entry.team, 0) <= time.monotonic()
+            or self._arguments.billing_tag(entry.team) != share.batch.tag
+        ):
+            return None
+        try:
+            command = self._command(settlement, SettledInSlot(entry, kept), share, position)
+        except Exception:  # noqa: BLE001 # Whatever it is, `settle` comes to it as well.
+            return None
+        return self._client.send(share.record, command)
+
+    def has_settled(self, sent: SentCall) -> bool:
+        """Whether the reply has come and says no more than that, as nearly every one does."""
+        reply = self._client.usual_reply(SETTLE, sent)
+        return reply is not None and len(reply) == _NO_MORE and reply[0] != _DAY_IS_CLOSED
+
+    async def settle(
+        self,
+        settlement: Settlement,
+        position: JournalPosition,
+        admitted: Admitted | None = None,
+        sent: SentCall | None = None,
+    ) -> None:
         """In every slot that the settlement speaks of. What fails in one is repeated in all: each settles it once.
-        `admitted` is what this process has admitted under its id, if anything. Raises StoreUnavailable once it is
-        awaited."""
-        entry, kept, billing, unregistered = settlement.entry, settlement.record, "", ""
+        `admitted` is what this process has admitted under its id, if anything; `sent` what was sent of it. Raises
+        StoreUnavailable."""
+        entry, kept, billing = settlement.entry, settlement.record, ""
         if entry is not None:
             if self._teams.get(entry.team, 0) <= time.monotonic():
-                unregistered = entry.team
+                await self._register_team(entry.team)
             billing = self._arguments.billing_tag(entry.team)
         elif kept is not None:
             billing = self._arguments.billing_tag(kept.record.team)
-        shares = None
+        shares: Sequence[SlotShare] | None = None
         if admitted is not None and admitted.reservation.holds is settlement.holds:
             shares = admitted.shares
         if shares is None:
             shares = self._shares_of(settlement, position)
+        shares = [share for share in shares if share.batch.places]
+        if billing and all(share.batch.tag != billing for share in shares):
+            shares.append(self._share_of(self._arguments.empty(billing), settlement, position))
         more = SettledInSlot(entry, kept)
-        if len(shares) == 1 and shares[0].batch.tag == billing:
-            if not unregistered and settlement.created is None:
-                # A single call, as nearly every settlement is: nothing else is to be awaited.
-                return self._settle_slot(settlement, more, shares[0], position)
-        else:
-            shares = [share for share in shares if share.batch.places]
-            if billing and all(share.batch.tag != billing for share in shares):
-                shares.append(self._share_of(self._arguments.empty(billing), settlement, position))
-        return self._settle_slots(settlement, more, shares, position, billing, unregistered)
+        calls = [
+            self._settle_slot(settlement, more, share, position, sent)
+            if share.batch.tag == billing
+            else self._settle_slot(settlement, _NOTHING_MORE, share, position)
+            for share in shares
+        ]
+        if settlement.created is not None:
+            calls.append(self._objects.keep(settlement.created))
+        await asyncio.gather(*calls)
 
     def _shares_of(self, settlement: Settlement, position: JournalPosition) -> list[SlotShare]:
         batches = self._arguments.slot_batches(settlement.holds.limits)
@@ -216,36 +249,22 @@ class Settlements:
             window = self._arguments.window_of(batch, begins)
         return SlotShare(batch, window, self._keys.record(batch.tag, position.process, settlement.at_ms))
 
-    async def _settle_slots(
+    async def _settle_slot(
         self,
         settlement: Settlement,
         more: SettledInSlot,
-        shares: Sequence[SlotShare],
+        share: SlotShare,
         position: JournalPosition,
-        billing: str,
-        unregistered: str,
-    ) -> None:
-        if unregistered:
-            await self._register_team(unregistered)
-        calls = [
-            self._settle_slot(settlement, more if share.batch.tag == billing else _NOTHING_MORE, share, position)
-            for share in shares
-        ]
-        if settlement.created is not None:
-            calls.append(self._objects.keep(settlement.created))
-        await asyncio.gather(*calls)
-
-    async def _settle_slot(
-        self, settlement: Settlement, more: SettledInSlot, share: SlotShare, position: JournalPosition
+        sent: SentCall | None = None,
     ) -> None:
         while True:
             command = self._command(settlement, more, share, position)
-            outcome, _, *told = await self._client.run(SETTLE, share.record, command)
+            outcome, _, *told = await self._client.run(SETTLE, share.record, command, sent)
             if outcome != _DAY_IS_CLOSED or more.entry is None:
                 if told:
                     self._crossed(share.batch.tag, told[0], told[1])
                 return
-            more = SettledInSlot(moved_to(more.entry, day_of_ms(told[0])), more.kept)
+            more, sent = SettledInSlot(moved_to(more.entry, day_of_ms(told[0])), more.kept), None
 
     def _command(
         self, settlement: Settlement, more: SettledInSlot, share: SlotShare, position: JournalPosition

@@ -24,10 +24,18 @@ from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Res
 from gateway.core.store_url import read_store_url
 from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, ProcessReplies, UsageQuery, UsageRow
+from gateway.store.contract import (
+    HOLD_STEPS,
+    HOLD_TTL_MS,
+    ProcessReplies,
+    SettlementEnd,
+    UsageQuery,
+    UsageRow,
+    settled,
+)
 from gateway.store.in_redis.admission import Admissions, Admitted, RecordLifetimes, SlotReply
 from gateway.store.in_redis.arguments import LONG_MS, ScriptArguments, Timing
-from gateway.store.in_redis.client import Observer, Router, ServerClock
+from gateway.store.in_redis.client import Observer, Router, SentCall, ServerClock
 from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.estimates import EstimateRows
 from gateway.store.in_redis.grants import GrantWriter
@@ -98,7 +106,7 @@ class RedisStore:
         self._refused = RememberedRefusals(self.now_ms)
         self.notifications = RedisNotificationOutbox(self.client.background, keys, self._servers.by_slot)
         self.losses = RedisLosses(self.client.background, keys)
-        settled = partial(
+        settlements = partial(
             Settlements,
             arguments=arguments,
             keys=keys,
@@ -106,8 +114,8 @@ class RedisStore:
             users_max=options.users_max,
             crossed=self.notifications.crossed,
         )
-        self._settlements = settled(self.client.admissions)
-        self._replays = settled(self.client.background)
+        self._settlements = settlements(self.client.admissions)
+        self._replays = settlements(self.client.background)
         self._closings = Closings(self.client.background, keys)
         self._renewals = Renewals(self.client.background, arguments, timing)
         self._reports = Reports(self.client.background, arguments, keys, timing)
@@ -148,9 +156,28 @@ class RedisStore:
         return refusal
 
     async def settle(self, settlement: Settlement) -> None:
+        await settled(self, settlement)
+
+    def begin_settlement(self, settlement: Settlement, then: SettlementEnd) -> None:
         admitted = self._open.pop(settlement.id, None) or self._in_doubt.pop(settlement.id, None)
+        sent = None if admitted is None else self._settlements.send(settlement, self._unjournalled, admitted)
+        if admitted is None or sent is None:
+            then(self._settle(settlement, admitted))
+        else:
+            sent.reply.add_done_callback(partial(self._replied, settlement, admitted, sent, then))
+
+    def _replied(
+        self, settlement: Settlement, admitted: Admitted, sent: SentCall, then: SettlementEnd, _reply: object
+    ) -> None:
+        if self._settlements.has_settled(sent):
+            self._records.end(admitted.reservation.at_ms)
+            then(None)
+        else:
+            then(self._settle(settlement, admitted, sent))
+
+    async def _settle(self, settlement: Settlement, admitted: Admitted | None, sent: SentCall | None = None) -> None:
         try:
-            await self._settlements.settle(settlement, self._unjournalled, admitted)
+            await self._settlements.settle(settlement, self._unjournalled, admitted, sent)
         except Exception:
             if admitted is not None:
                 self._in_doubt[settlement.id] = admitted

@@ -31,7 +31,7 @@ from gateway.core.reservation import (
 )
 from gateway.store.backlog import Policy
 from gateway.store.contract import HOLD_TTL_MS as HOLD_TTL_IN_EARNEST_MS
-from gateway.store.contract import CallRefused, UsageQuery
+from gateway.store.contract import CallRefused, SettlementRest, UsageQuery
 from gateway.store.in_redis import RedisStore
 from gateway.store.in_redis.arguments import LONG_MS
 from gateway.store.journal import Journal
@@ -131,6 +131,25 @@ async def test_what_somebody_else_has_at_a_key_of_the_ledger_leaves_no_half_sett
     await store.settle(running)
     assert await used_and_held(store, LIMITS[2]) == (earlier + 7, 0)
     assert (await store.usage(UsageQuery()))[0].requests == earlier + 1
+
+
+@pytest.mark.parametrize("is_usual", [True, False])
+async def test_a_settlement_leaves_nothing_to_be_awaited_unless_its_reply_is_unusual(
+    is_usual: bool, redis: RedisServer, store: RedisStore
+) -> None:
+    await store.settle(truth(await admitted(store, ask(LIMITS[2])), 1, bill()))
+    running = truth(await admitted(store, ask(LIMITS[2])), 7, bill())
+    if not is_usual:
+        with contextlib.closing(redis.client()) as client:
+            client.script_flush()
+    ended: asyncio.Future[SettlementRest | None] = asyncio.get_running_loop().create_future()
+    store.begin_settlement(running, ended.set_result)
+    rest = await ended
+    assert (rest is None) == is_usual
+    if rest is not None:
+        await rest
+    assert await used_and_held(store, LIMITS[2]) == (8, 0)
+    assert (await store.usage(UsageQuery()))[0].requests == 2
 
 
 def counters_in(redis: RedisServer) -> dict[str, tuple[float, ...]]:

@@ -191,7 +191,7 @@ def test_what_is_granted_is_the_most_that_is_paid_for(left: int, fixed: int, per
     counter = Window(quota, UTC)
     counter.advance(quota, NOON)
     charge = Charge(quota, fixed, per_output)
-    output = counter.output_left(charge)
+    output = counter.output_left(charge.fixed, charge.per_output)
     if output >= 0:
         assert charge.amount(output) <= left
         assert charge.amount(output + 1) > left

@@ -591,3 +591,50 @@ def test_the_id_of_a_long_answer_is_picked_out_of_it() -> None:
         scanner.feed(piece)
     scanner.close()
     assert reader.object_id == "resp_1"
+
+
+@pytest.mark.parametrize(
+    ("table", "before", "after", "usage"),
+    [
+        (
+            CHAT_USAGE,
+            {"usage": {"prompt_tokens": 15, "completion_tokens": 3}},
+            {"usage": {"input_tokens": 15, "output_tokens": 37}},
+            Usage(15, 37),
+        ),
+        (
+            CHAT_USAGE,
+            {"usage": {"input_tokens": 9, "output_tokens": 1}},
+            {"usage": {"prompt_tokens": 11, "completion_tokens": 20, "total_tokens": 31}},
+            Usage(11, 20),
+        ),
+        (
+            MESSAGES_USAGE,
+            {"type": "message_start", "message": {"usage": {"input_tokens": 10, "output_tokens": 1}}},
+            {"type": "message_delta", "usage": {"completion_tokens": 50}},
+            Usage(10, 50),
+        ),
+        (
+            MESSAGES_USAGE,
+            {"type": "message_start", "message": {"usage": {"prompt_tokens": 10, "completion_tokens": 0}}},
+            {"type": "message_delta", "usage": {"input_tokens": 12, "output_tokens": 50}},
+            Usage(12, 50),
+        ),
+        (
+            MESSAGES_USAGE,
+            {"type": "message_start", "message": {"usage": {"input_tokens": 10, "output_tokens": 1}}},
+            {"type": "message_delta", "usage": {"prompt_tokens": 0, "output_tokens": 50}},
+            Usage(10, 50),
+        ),
+        (
+            GEMINI_USAGE,
+            {"usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 2}},
+            {"usageMetadata": {"prompt_token_count": 10, "candidates_token_count": 30}},
+            Usage(10, 30),
+        ),
+    ],
+)
+def test_a_later_report_counts_in_whichever_names_it_is(
+    table: UsageTable, before: dict[str, Any], after: dict[str, Any], usage: Usage
+) -> None:
+    assert read(table, before, after).usage == usage

@@ -30,6 +30,7 @@ from gateway.core.snapshot import Model
 from gateway.core.stream_tally import StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.settle import settle, settlement, usage_of
+from gateway.store.contract import SettlementRest
 from tests.unit.fakes import NOW_MS, Ledgers, Unrecorded, body_of, exchange_of, limit, target
 
 UTC = ZoneInfo("UTC")
@@ -294,9 +295,11 @@ def held(exchange: Exchange, at_ms: int = NOW_MS) -> Reservation:
 
 
 async def settle_now(exchange: Exchange, store: Ledgers, recorder: Unrecorded) -> None:
-    settling = settle(exchange, UTC, store, recorder)
-    assert settling is not None
-    await settling
+    ended: list[SettlementRest | None] = []
+    settle(exchange, UTC, store, recorder, ended.append)
+    (rest,) = ended
+    if rest is not None:
+        await rest
 
 
 async def test_each_limit_is_settled_to_what_was_used_of_it() -> None:
@@ -331,8 +334,9 @@ async def test_the_record_of_a_request_goes_with_its_settlement_and_knows_what_w
 def test_a_request_that_was_never_admitted_is_recorded_without_a_settlement() -> None:
     exchange, store, recorder = unanswered(KeyUnknown("No."), forwarded=False), Ledgers(), Unrecorded()
     exchange.reservation = None
-    assert settle(exchange, UTC, store, recorder) is None
-    assert (store.settled, recorder.unsettled) == ([], [exchange])
+    ended: list[SettlementRest | None] = []
+    settle(exchange, UTC, store, recorder, ended.append)
+    assert (ended, store.settled, recorder.unsettled) == ([None], [], [exchange])
 
 
 @pytest.mark.parametrize("user", ["", "ann"])
@@ -396,8 +400,9 @@ async def test_the_route_that_served_has_its_own_price(served_by: int, cost: int
 def test_what_was_not_admitted_is_not_settled(missing: str) -> None:
     exchange, store, recorder = seen(*WORDS, USAGE), Ledgers(), Unrecorded()
     setattr(exchange, missing, None)
-    assert settle(exchange, UTC, store, recorder) is None
-    assert (store.settled, recorder.unsettled) == ([], [exchange])
+    ended: list[SettlementRest | None] = []
+    settle(exchange, UTC, store, recorder, ended.append)
+    assert (ended, store.settled, recorder.unsettled) == ([None], [], [exchange])
 
 
 async def taught(exchange: Exchange) -> int:

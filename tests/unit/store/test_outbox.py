@@ -15,7 +15,7 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Per
 from gateway.core.reservation import NO_HOLDS, AdmissionRequest, Refusal, Reservation, Settlement
 from gateway.store.backlog import Policy
-from gateway.store.contract import CallRefused, UsageQuery
+from gateway.store.contract import CallRefused, SettlementEnd, UsageQuery
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.journal import Journal, JournalLine, spelled
 from gateway.store.journal_key import NAME
@@ -62,6 +62,9 @@ class FlakyStore(InMemoryStore):
             raise self.defect
         self._check(settlement.id)
         await super().settle(settlement)
+
+    def begin_settlement(self, settlement: Settlement, then: SettlementEnd) -> None:
+        then(self.settle(settlement))
 
     async def replay(self, process: str, place: int, settlement: Settlement) -> None:
         self._check(settlement.id)

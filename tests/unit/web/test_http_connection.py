@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 from functools import partial
 
@@ -301,3 +303,14 @@ async def test_heads_are_measured_one_by_one() -> None:
     request = [_BEGUN, *(b"x-%d: %b\r\n" % (number, b"y" * 4000) for number in range(8)), b"\r\n"]
     connected = await _served(*([request] * 4))
     assert len(connected.served) == 4
+
+
+async def test_a_lost_connection_is_not_kept_until_its_time_for_a_head_is_over() -> None:
+    connection = Listener(lambda _: None, lambda: "id", ClientLimits(1))()
+    connection.connection_made(TakingClient())
+    connection.connection_lost(None)
+    held = weakref.ref(connection)
+    del connection
+    await settled()
+    gc.collect()
+    assert held() is None

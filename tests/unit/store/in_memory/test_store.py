@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from random import Random
 from zoneinfo import ZoneInfo
 
+import msgspec
+import pytest
+
 from gateway.core.limits import Scope
+from gateway.core.reservation import Reservation
 from gateway.store.contract import HOLD_TTL_MS, UsageQuery
 from gateway.store.in_memory import InMemoryStore
 from tests.contract.store.asking import admitted, ask, bill, limit, truth, used_and_held
@@ -38,6 +43,47 @@ async def test_a_counter_that_is_charged_beside_a_new_one_is_kept() -> None:
     assert await used_and_held(store, old) == (0, 30)
     await store.settle(truth(reservation, 9))
     assert await used_and_held(store, old) == (9, 0)
+
+
+async def test_a_counter_that_was_forgotten_is_charged_by_no_request() -> None:
+    clock = FalseClock()
+    store = InMemoryStore(clock, UTC)
+    known, new = limit("tokens", "minute", 60), limit("tokens", "hour", 60)
+    running = await admitted(store, ask(known, fixed=0, likely=0, most=0, least=0))
+    clock.at_ms += 120_000
+    await admitted(store, ask(new))
+    await admitted(store, ask(new))
+    assert known.identity not in store._counters
+    await store.settle(truth(running, 9))
+    assert await used_and_held(store, known) == (9, 0)
+    await store.settle(truth(await admitted(store, ask(known)), 5))
+    assert await used_and_held(store, known) == (14, 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_requests_with_the_same_tuple_of_limits_are_charged_as_those_with_another(seed: int) -> None:
+    clock, dice = FalseClock(), Random(seed)
+    shared, other = InMemoryStore(clock, UTC), InMemoryStore(clock, UTC)
+    windows = [("requests", "minute"), ("tokens", "minute"), ("tokens", "day"), ("concurrent", None), ("usd", "month")]
+    limits = tuple([limit(meter, per, dice.choice([20, 300, 5_000])) for meter, per in windows])
+    running: list[tuple[Reservation, Reservation]] = []
+    for _ in range(60):
+        if running and dice.random() < 0.5:
+            used = dice.choice([0, 10, 60])
+            for store, reservation in zip((shared, other), running.pop(dice.randrange(len(running))), strict=True):
+                await store.settle(truth(reservation, used))
+        else:
+            asked = ask(*limits, fixed=dice.choice([0, 10, 40]), most=dice.choice([20, 100]))
+            one = await shared.admit(msgspec.structs.replace(asked, limits=limits))
+            another = await other.admit(asked)
+            assert one == another
+            if isinstance(one, Reservation) and isinstance(another, Reservation):
+                running.append((one, another))
+        if dice.random() < 0.1:
+            await other.admit(ask(limit("tokens", "hour", 60)))
+        clock.at_ms += dice.choice([0, 100, 3_000, 70_000])
+        assert await shared.limit_statuses(limits) == await other.limit_statuses(limits)
+    assert shared._known.keys() <= {id(limits)}
 
 
 async def test_looking_at_limits_keeps_nothing() -> None:
