@@ -6,8 +6,9 @@ others begin, there never are; meanwhile all of them are replaced, and when a se
 objects of all open streams, in which nothing else happens for a tenth of a second.
 
 So here the clock decides. Four times a second all is searched that was made since the last time and is still there:
-what streams are open is of no matter, only how many began. What was there before is searched while nothing is in
-flight.
+what streams are open is of no matter, only how many began. Everything, what was built at the start included, is
+searched while nothing is in flight: the objects of a configuration have each other, and a reload leaves them. A process
+that is never without requests is searched all the same, but seldom.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ EVERY_S = 0.25
 
 ALL_EVERY_S = 600.0
 """Between two searches through everything, at least."""
+
+AT_LATEST_S = 6 * ALL_EVERY_S
+"""After so long they no longer wait until nothing is in flight."""
 
 _BURST = 10_000
 """So many objects more than at the last search do not wait for the next."""
@@ -45,9 +49,11 @@ class GarbageSearch:
 
     def search(self) -> None:
         """Search through what has come since the last time, or through everything where that is due."""
-        if self._monotonic() < self._all_from or self._in_flight():
+        late_s = self._monotonic() - self._all_from
+        if late_s < 0 or (self._in_flight() and late_s < AT_LATEST_S - ALL_EVERY_S):
             gc.collect(_YOUNG)
             return
+        gc.unfreeze()
         gc.collect(_ALL)
         gc.freeze()
         self._all_from = self._monotonic() + ALL_EVERY_S

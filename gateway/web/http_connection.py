@@ -195,7 +195,12 @@ class HttpConnection(web.RequestHandler):
         try:
             heads, changes_protocol, _ = self._parser.feed_data(data)
         except HttpProcessingError as error:
-            return [(error, EMPTY_PAYLOAD)], False
+            self._close = True  # What comes behind it is not parsed, nor kept until the answers before it are given.
+            body = self._body
+            if body is None or body.is_eof():
+                return [(error, EMPTY_PAYLOAD)], False
+            body.set_exception(RequestPayloadError(_fault_in(error)))
+            return [], False
         if len(self._waiting) + len(heads) >= self._max_msg_queue_size and not self._buffer_paused:
             self._pause_reading_for_buffer()
         return heads, changes_protocol
@@ -205,9 +210,7 @@ class HttpConnection(web.RequestHandler):
         while self._waiting and self._served is None and not self._force_close:
             message, content = self._waiting.pop(0)
             if isinstance(message, HttpProcessingError):
-                # Behind its first line the parser's message has the bytes at fault.
-                what = message.message.partition("\n")[0].rstrip(" :.")
-                self.refuse(RequestMalformed(f"The request is not valid HTTP: {what}."))
+                self.refuse(RequestMalformed(f"The request is not valid HTTP: {_fault_in(message)}."))
                 self.force_close()
                 return
             self._served = request = ClientRequest(message, content, self)
@@ -275,7 +278,7 @@ class HttpConnection(web.RequestHandler):
         if not (self.response_began or self._force_close):
             self._fail(request, AssertionError("a handler gives an answer"))
         self._served = self._chunked_content = None
-        if self.is_last_answer or self._close:
+        if self.is_last_answer or (self._close and not self._waiting):
             self.force_close()
         elif not self._force_close:
             self._await_head()
@@ -417,6 +420,11 @@ class HttpConnection(web.RequestHandler):
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
+
+
+def _fault_in(error: HttpProcessingError) -> str:
+    """What is not HTTP: behind its first line the parser's message has the bytes at fault."""
+    return error.message.partition("\n")[0].rstrip(" :.")
 
 
 def _last_answer(error: GatewayError) -> bytes:

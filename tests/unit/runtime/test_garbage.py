@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.runtime.garbage import ALL_EVERY_S, GarbageSearch
+from gateway.runtime.garbage import ALL_EVERY_S, AT_LATEST_S, GarbageSearch
 
 
 class Circle:
@@ -62,6 +62,33 @@ def test_all_is_searched_once_nothing_is_in_flight() -> None:
     process.garbage.search()
     assert circle() is not None
     process.in_flight = 0
+    process.garbage.search()
+    assert circle() is None
+
+
+def test_what_was_there_at_a_search_of_all_is_found_by_the_next() -> None:
+    process = Process()
+    old = Circle()
+    process.now = ALL_EVERY_S
+    process.garbage.search()
+    circle = weakref.ref(old)
+    del old
+    process.now += ALL_EVERY_S
+    process.garbage.search()
+    assert circle() is None
+
+
+def test_a_process_that_is_never_without_requests_is_searched_at_last() -> None:
+    process = Process()
+    process.in_flight = 1
+    old = Circle()
+    process.garbage.search()
+    circle = weakref.ref(old)
+    del old
+    process.now = AT_LATEST_S - 1
+    process.garbage.search()
+    assert circle() is not None
+    process.now = AT_LATEST_S
     process.garbage.search()
     assert circle() is None
 

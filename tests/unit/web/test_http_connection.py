@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import pytest
+from aiohttp.web_protocol import RequestPayloadError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -297,6 +298,48 @@ async def test_the_rest_of_a_refused_body_is_taken_before_the_connection_goes_on
     handled.connection.data_received(b"def" + LATER)
     await settled()
     assert (handled.client.read.count(b"HTTP/1.1"), handled.connection.is_idle) == (2, True)
+
+
+def _answer_later(may_answer: asyncio.Event) -> Handler:
+    async def work(request: ClientRequest) -> None:
+        await may_answer.wait()
+        _answer_at_once(request)
+
+    return lambda request: partial(work, request)
+
+
+async def test_of_what_is_no_http_behind_a_request_that_lasts_only_the_first_is_kept() -> None:
+    may_answer = asyncio.Event()
+    handled = _Handled(_answer_later(may_answer))
+    handled.connection.data_received(LATER)
+    for _ in range(100):
+        handled.connection.data_received(b"\0" * 1000)
+    assert len(handled.connection._waiting) == 1
+    may_answer.set()
+    await settled()
+    assert handled.client.read.count(b"HTTP/1.1 401 ") == handled.client.read.count(b"HTTP/1.1 400 ") == 1
+    assert handled.client.is_closed
+
+
+@pytest.mark.parametrize("before", [b"", LATER], ids=["of the first request", "of a request that waits"])
+async def test_a_body_whose_chunks_break_ends_for_its_reader(before: bytes) -> None:
+    broken = []
+
+    async def work(request: ClientRequest) -> None:
+        try:
+            while await request.content.readany():
+                pass
+        except RequestPayloadError as error:
+            broken.append(str(error))
+        _answer_at_once(request)
+
+    handled = _Handled(lambda request: partial(work, request))
+    handled.connection.data_received(before + CHUNKED)
+    handled.connection.data_received(b"no size\r\n")
+    await settled()
+    assert broken == ["Invalid character in chunk size"]
+    assert handled.client.read.count(b"HTTP/1.1 401 ") == (2 if before else 1)
+    assert handled.client.is_closed
 
 
 async def test_heads_are_measured_one_by_one() -> None:
