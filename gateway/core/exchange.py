@@ -64,6 +64,12 @@ class AnswerTally(Protocol):
         ...
 
     @property
+    def transcribed_ms(self) -> int:
+        """How long the sound was by what the answer shows of it, where it transcribes one: an estimate, in
+        milliseconds. 0 where it shows nothing."""
+        ...
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing of an answer has come."""
         ...

@@ -75,6 +75,12 @@ class PlainTally:
         return self._reader.usage
 
     @property
+    def transcribed_ms(self) -> int:
+        """How long the sound was by what the answer shows of it; 0 where it shows nothing."""
+        self._read()
+        return transcript.shown_ms if (transcript := self._reader.transcript) is not None else 0
+
+    @property
     def object_id(self) -> str:
         """Under which the upstream keeps the answer; empty where it has not said so yet."""
         return self._reader.object_id
@@ -115,6 +121,8 @@ class PlainTally:
             self._kept.clear()
         self._scanner.feed(data)
         self._weight += weight_of(data)
+        if self._reader.transcript is not None:
+            self._reader.transcript.take_text(data)
 
     def close(self) -> None:
         """The answer is whole. Some servers report an error with status 200, or give something else in its place."""
@@ -140,6 +148,8 @@ class PlainTally:
                 if self.fault is None:
                     self.fault = fault_of(200, answer)
                 self._reader.read_members(answer)
+                if self._reader.transcript is not None:
+                    self._reader.transcript.take_members(answer)
             if not answers:
                 self._read_otherwise(body, is_value=value is not None)
             if self.fault is not None and not self._reports_failure:
@@ -154,6 +164,8 @@ class PlainTally:
             return
         self.fault = self.fault or fault_of_body(200, body)
         self._reader.read(body)
+        if self._reader.transcript is not None:
+            self._reader.transcript.take_text(body)
         # JSON that no parser reads to its end may still be an answer.
         is_cut = kind is BodyKind.JSON and not is_value
         self._is_json = self._reader.reported or is_cut
@@ -184,6 +196,8 @@ class PlainTally:
         if chunk is not None:
             self.fault = self.fault or fault_of(200, chunk)
             self._reader.read_members(chunk, kind)
+            if self._reader.transcript is not None:
+                self._reader.transcript.take_members(chunk)
             self._weight += event_weight(shape, data) if shape is not None else 0
 
 

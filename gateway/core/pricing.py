@@ -157,6 +157,10 @@ class Price(msgspec.Struct, frozen=True):
             rate = getattr(rates, name)
             yield PriceLine(name, count, "token", rate, count * rate * factor, factor, part.model)
 
+    def charges(self, usage: Usage) -> bool:
+        """Whether anything of this usage has a price, besides that there was a request."""
+        return any(line.name != "request" for line in self.lines(usage))
+
     def list_for(self, usage: Usage) -> Price:
         """The list by which this usage is priced."""
         price = self.tiers.get(usage.service_tier, self) if self.tiers else self

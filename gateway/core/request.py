@@ -25,6 +25,8 @@ class BodyTail(Protocol):
     """Bytes of all its pieces; None where the client did not say."""
     taken: bool
     """Whether some of it was taken, so that the request cannot be sent again."""
+    has_come: bool
+    """Whether the client has sent all of it."""
 
     async def piece(self) -> bytes:
         """The next piece, empty at the end. Raises as `Body` does, and FormUnreadable."""

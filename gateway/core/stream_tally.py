@@ -146,6 +146,11 @@ class StreamTally:
         return self._reader.usage
 
     @property
+    def transcribed_ms(self) -> int:
+        """How long the sound was by what the answer shows of it; 0 where it shows nothing."""
+        return transcript.shown_ms if (transcript := self._reader.transcript) is not None else 0
+
+    @property
     def object_id(self) -> str:
         """Under which the upstream keeps the answer; empty where it has not said so yet."""
         return self._reader.object_id
@@ -291,6 +296,8 @@ class StreamTally:
             self._weigh(weight)
             if not (weight or self._weight):
                 self._count_without_text(self._shape, data)
+        elif self._reader.transcript is not None:
+            self._reader.transcript.take_event(data)
 
     def _count_without_text(self, shape: StreamFormat, data: bytes) -> None:
         """An event without text of the API's own, before any that has some."""

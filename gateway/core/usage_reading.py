@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.json_object import Path
+from gateway.core.sound_length import TranscriptLength
 from gateway.core.stored_objects import is_object_id
 from gateway.core.tolerant_json import JsonScanner, Wanted, wanted_members
 from gateway.core.usage import Usage
@@ -52,9 +53,14 @@ class UsageReader:
 
     _duration_ms = 0
 
+    transcript: TranscriptLength | None = None
+    """Of an answer that transcribes sound: what it shows of the sound's length, for an estimate."""
+
     def __init__(self, table: UsageTable, *, is_answer: bool = False) -> None:
         self._table = table
         self._believed_otherwise = table.believed_in_answer if is_answer else table.believed_anywhere
+        if table.duration_path:
+            self.transcript = TranscriptLength()
 
     @property
     def usage(self) -> Usage:

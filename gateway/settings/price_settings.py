@@ -49,7 +49,7 @@ class PriceListSettings(BaseSection):
     request: DollarsPerUnit | None = setting(None, "USD per request; left out: it is free.")
     image: DollarsPerUnit | None = setting(None, "USD per image that is made; left out: it is free.")
     search: DollarsPerUnit | None = setting(None, "USD per search of the upstream's; left out: it is free.")
-    second: DollarsPerUnit | None = setting(None, "USD per second of audio; left out: it is free.")
+    second: DollarsPerUnit | None = setting(None, "USD per second of audio that is transcribed; left out: it is free.")
     million_characters: DollarsPerMillionCharacters | None = setting(
         None, "USD per million characters that are spoken; left out: they are free."
     )

@@ -86,15 +86,15 @@ class _PassingTail:
     def __init__(self, body: Body, form: FormRewriter) -> None:
         self.length: int | None = None
         self.taken = False
+        self.has_come = False
         self._body = body
         self._form = form
-        self._over = False
 
     async def piece(self) -> bytes:
         self.taken = True
-        while not self._over:
+        while not self.has_come:
             piece = await self._body.piece()
-            self._over = not piece
+            self.has_come = not piece
             if written := self._form.feed(piece) if piece else self._form.end():
                 return written
         return b""

@@ -17,6 +17,7 @@ from gateway.core.request import ParsedRequest
 from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import LedgerEntry, Reservation, Settlement
 from gateway.core.snapshot import Target
+from gateway.core.sound_length import sent_ms
 from gateway.core.usage import NOTHING_USED, Usage, UsageSource
 from gateway.store.contract import Counters, SettlementEnd
 
@@ -50,6 +51,8 @@ def settle(
         return
     usage = usage_of(exchange, parsed, estimator)
     if usage is not None:
+        if not parsed.endpoint.estimated:
+            usage = _with_unnamed_units(exchange, parsed, usage)
         if usage.source is not _REPORTED and parsed.tier:
             usage = _at_asked_tier(usage, parsed, exchange.target)
         exchange.usage = usage
@@ -192,9 +195,28 @@ def _day_of(second: int, zone: tzinfo) -> str:
 def _estimated(exchange: Exchange, parsed: ParsedRequest, output: int, counted: Usage = NOTHING_USED) -> Usage:
     """Usage that is not reported. Where tokens are not the measure there are none, and the units are all."""
     if not parsed.endpoint.estimated:
-        return _with_units(counted, parsed)
+        return counted if _is_unread(exchange, parsed) else _with_units(counted, parsed)
     entered = exchange.estimated_input
     return msgspec.structs.replace(counted, input=entered, output=output, source=UsageSource.ESTIMATED)
+
+
+def _with_unnamed_units(exchange: Exchange, parsed: ParsedRequest, usage: Usage) -> Usage:
+    """With the units that have a price and that the answer does not name, where nothing that it names has one: an
+    answer that was delivered is not free because of what it does not say."""
+    price = exchange.target.price if exchange.target is not None else None
+    if price is None or parsed.endpoint.is_free or _is_unread(exchange, parsed) or price.charges(usage):
+        return usage
+    usage = _with_units(usage, parsed)
+    if not parsed.endpoint.usage.duration_path or not price.list_for(usage).second:
+        return usage
+    length_ms = exchange.tally.transcribed_ms if exchange.tally is not None else 0
+    length_ms = length_ms or sent_ms(exchange.request.body.size)
+    return msgspec.structs.replace(usage, audio_ms=length_ms, source=UsageSource.ESTIMATED)
+
+
+def _is_unread(exchange: Exchange, parsed: ParsedRequest) -> bool:
+    """Whether the client left before its form was whole, so that the upstream cannot have done what it asks for."""
+    return exchange.tally is None and parsed.rest is not None and not parsed.rest.has_come
 
 
 def _with_units(counted: Usage, parsed: ParsedRequest) -> Usage:

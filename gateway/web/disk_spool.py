@@ -83,6 +83,7 @@ class _SpooledTail:
     def __init__(self, spool: DiskSpool) -> None:
         self.length: int | None = spool.size
         self.taken = False
+        self.has_come = True
         self._size = spool.size
         self._spool = spool
         self._position = 0

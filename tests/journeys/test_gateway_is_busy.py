@@ -19,7 +19,7 @@ from gateway.demo import DemoScript, DemoUpstream
 from gateway.runtime.listening import ACCEPTED_PER_TURN
 from tests.gateway_process import GatewayProcess, gateway_process
 from tests.redis_servers import RedisServer, redis_server
-from tests.whole_gateway import KEY, Json, chat_body, configuration, whole_gateway
+from tests.whole_gateway import KEY, UPSTREAM_KEY, Json, chat_body, configuration, whole_gateway
 
 TIMEOUT_S = 0.25
 STALL_S = 1.0
@@ -37,6 +37,11 @@ def redis() -> Iterator[RedisServer]:
 
 def settings(redis: RedisServer, folder: Path, on_outage: str) -> Json:
     return {"url": redis.url, "timeout": "250ms", "journal": str(folder), "on_outage": on_outage}
+
+
+def patient(upstream: DemoUpstream) -> Json:
+    """The upstream has the loop that stands still: on a busy machine it takes longer than usual to accept."""
+    return {"up1": {"base_url": upstream.base_url, "api_key": UPSTREAM_KEY, "timeouts": {"connect": "60s"}}}
 
 
 def journals(folder: Path) -> list[Path]:
@@ -71,7 +76,7 @@ def test_a_loop_that_stands_still_under_load_refuses_nobody_and_lets_nobody_thro
         store = settings(redis, tmp_path, on_outage)
         async with (
             DemoUpstream(SERVED) as upstream,
-            whole_gateway(upstream.base_url, store=store, team=team) as gateway,
+            whole_gateway(upstream.base_url, store=store, team=team, upstreams=patient(upstream)) as gateway,
         ):
             stalling = asyncio.create_task(stall())
             assert await statuses_of(gateway.url, REQUESTS) == {200: LIMIT, 429: REQUESTS - LIMIT}
