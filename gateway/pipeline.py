@@ -155,6 +155,7 @@ class Pipeline:
             self._fail(exchange, writer, error)
         finally:
             del self._running[task]
+            del task  # It keeps its cancellation, which has this frame: only a search for garbage would find them.
             self._finish(exchange)
 
     def authenticate(self, exchange: Exchange) -> Caller | CallerSearch:

@@ -161,6 +161,9 @@ class HttpConnection(web.RequestHandler):
             self._expires_at = None
         if self._served is not None:
             self._served.content.set_exception(exc or ConnectionResetError("The client left."))
+        # They have this connection, and only a search for garbage would find both.
+        self._served = self._chunked_content = None
+        self._waiting.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -198,7 +201,8 @@ class HttpConnection(web.RequestHandler):
             self._close = True  # What comes behind it is not parsed, nor kept until the answers before it are given.
             body = self._body
             if body is None or body.is_eof():
-                return [(error, EMPTY_PAYLOAD)], False
+                # Without the frames, which have this connection, and the error.
+                return [(error.with_traceback(None), EMPTY_PAYLOAD)], False
             body.set_exception(RequestPayloadError(_fault_in(error)))
             return [], False
         if len(self._waiting) + len(heads) >= self._max_msg_queue_size and not self._buffer_paused:

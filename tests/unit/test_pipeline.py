@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -464,6 +466,24 @@ async def test_a_client_that_leaves_a_cancelled_request_is_gone_all_the_same() -
         await running
     await whole.pipeline.wait_settled()
     assert isinstance(whole.recorded[0].error, ClientGone)
+
+
+async def test_the_task_of_a_client_that_left_is_freed_without_a_search_for_garbage() -> None:
+    whole = Whole(stream(CHUNK, hangs=True))
+    running = whole.start(incoming_of(body_of(stream=True)))
+    await let_run()
+    whole.client.gone = True
+    held = weakref.ref(running)
+    gc.disable()
+    try:
+        running.cancel()
+        await asyncio.wait([running])
+        await whole.pipeline.wait_settled()
+        del running
+        await let_run()
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_defect_is_an_answer_without_details_and_a_complaint_with_all() -> None:

@@ -348,6 +348,23 @@ async def test_heads_are_measured_one_by_one() -> None:
     assert len(connected.served) == 4
 
 
+@pytest.mark.parametrize("received", [LATER * 3, b"no http\r\n\r\n"], ids=["requests", "no HTTP"])
+async def test_a_lost_connection_is_freed_without_a_search_for_garbage(received: bytes) -> None:
+    connection = Listener(_answer_later(asyncio.Event()), lambda: "id", ClientLimits(1))()
+    connection.connection_made(TakingClient())
+    gc.collect()
+    gc.disable()
+    try:
+        connection.data_received(received)
+        connection.connection_lost(None)
+        held = weakref.ref(connection)
+        del connection
+        await settled()
+        assert held() is None
+    finally:
+        gc.enable()
+
+
 async def test_a_lost_connection_is_not_kept_until_its_time_for_a_head_is_over() -> None:
     connection = Listener(lambda _: None, lambda: "id", ClientLimits(1))()
     connection.connection_made(TakingClient())
