@@ -370,17 +370,28 @@ class Pipeline:
         self._releaser.abort()
 
     async def wait_idle(self) -> None:
-        """Wait until nothing runs, and all that ended is settled and recorded."""
+        """Wait until nothing runs, its clients have read most of their answers, and all that ended is settled and
+        recorded."""
         while self._running:
             await asyncio.wait(self._running)
+        await self.wait_settled()
+
+    async def wait_ended(self) -> None:
+        """The same, whatever clients have still to read or to send."""
+        while self._running:
+            await self._next_records()
         await self.wait_settled()
 
     async def wait_settled(self) -> None:
         """Wait until every answer that has ended is settled and recorded."""
         while self._ending:
-            if self._all_recorded is None:
-                self._all_recorded = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._all_recorded])
+            await self._next_records()
+
+    async def _next_records(self) -> None:
+        """Wait until nothing that has ended is left to be recorded, once one more is."""
+        if self._all_recorded is None:
+            self._all_recorded = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._all_recorded])
 
 
 def _drop_frames(error: BaseException) -> None:

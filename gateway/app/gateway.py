@@ -200,7 +200,7 @@ class Gateway:
             public.stop_accepting()
         await wait_first(abort.wait(), self._pipeline.wait_idle(), asyncio.sleep(drain.timeout.total_seconds()))
         self._pipeline.abort()
-        await self._pipeline.wait_idle()
+        await self._pipeline.wait_ended()
         await self.close()
 
     async def close(self) -> None:

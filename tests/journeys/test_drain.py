@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from gateway.web import http_connection
 from tests.gateway_process import gateway_process
 from tests.hand_upstream import DONE, Turn, content, event, finish, hand_upstream, usage
 from tests.raw_client import RawClient, http_chat, http_head, raw_client
-from tests.whole_gateway import WholeGateway, configuration, whole_gateway
+from tests.whole_gateway import PATIENCE_S, WholeGateway, configuration, whole_gateway
 
 ASKING = {"stream_options": {"include_usage": True}}
 LONG_DELAY = {"delay": "60s", "timeout": "60s"}
@@ -89,6 +90,18 @@ async def test_what_runs_past_the_timeout_is_cut_told_and_settled() -> None:
         row = await gateway.ledger()
         assert row.requests == 1
         assert row.estimated == row.input + row.output > 0
+
+
+async def test_the_end_does_not_wait_for_the_rest_of_a_body_that_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connection, "_LINGER_S", 10 * PATIENCE_S)
+    async with whole_gateway("http://127.0.0.1:9", drain=NO_PATIENCE) as gateway, raw_client(gateway.port) as client:
+        client.send(http_chat()[:-1])
+        while not gateway.gateway.in_flight:
+            await asyncio.sleep(0)
+        draining, _ = _drain(gateway)
+        refused = await client.answer()
+        assert (refused.status, refused.error["code"]) == (503, "shutting_down")
+        await asyncio.wait_for(draining, PATIENCE_S)
 
 
 async def test_an_idle_gateway_ends_at_once() -> None:
