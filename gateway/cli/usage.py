@@ -33,6 +33,7 @@ _HEADINGS = {
     "searches": "searches",
     "audio_ms": "audio ms",
     "characters": "characters",
+    "estimated_audio_ms": "estimated ms",
     "usd": "USD",
 }
 """The figures of a row by their names in JSON, and what people read."""

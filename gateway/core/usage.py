@@ -40,6 +40,8 @@ class Usage(msgspec.Struct, frozen=True):
     audio_ms: int = 0
     """Milliseconds of sound, where the answer is billed by its length."""
     characters: int = 0
+    estimated_ms: int = 0
+    """Of `audio_ms` what no upstream named. The tokens beside it are as they were reported."""
     service_tier: str = ""
     """The tier that the answer names; empty where it names none."""
     region: str = ""

@@ -211,7 +211,7 @@ def _with_unnamed_units(exchange: Exchange, parsed: ParsedRequest, usage: Usage)
         return usage
     length_ms = exchange.tally.transcribed_ms if exchange.tally is not None else 0
     length_ms = length_ms or sent_ms(exchange.request.body.size)
-    return msgspec.structs.replace(usage, audio_ms=length_ms, source=UsageSource.ESTIMATED)
+    return msgspec.structs.replace(usage, audio_ms=length_ms, estimated_ms=length_ms, source=UsageSource.ESTIMATED)
 
 
 def _is_unread(exchange: Exchange, parsed: ParsedRequest) -> bool:

@@ -126,6 +126,7 @@ class UsageRow(msgspec.Struct, gc=False):
     searches: int = 0
     audio_ms: int = 0
     characters: int = 0
+    estimated_ms: int = 0
 
 
 SettlementRest = Coroutine[Any, Any, None]

@@ -31,7 +31,7 @@ from gateway.store.contract import UsageQuery, UsageRow
 COLUMNS = (
     *("requests", "input", "cached_input", "output", "reasoning", "estimated", "cost"),
     *("cache_write", "cache_write_1h", "audio_input", "image_input", "audio_output", "image_output"),
-    *("images", "searches", "audio_ms", "characters"),
+    *("images", "searches", "audio_ms", "characters", "estimated_ms"),
 )
 """The figures of a row, in the order in which they are kept; others may be added at the end."""
 
@@ -121,12 +121,12 @@ def moved_to(entry: LedgerEntry, open_day: str) -> LedgerEntry:
 def figures_of(entry: LedgerEntry) -> tuple[int, ...]:
     """Of the first seven columns where the others are zero."""
     usage = entry.usage
-    estimated = usage.total if usage.source is _ESTIMATED else 0
+    estimated = usage.total if usage.source is _ESTIMATED and not usage.estimated_ms else 0
     figures = (1, usage.input, usage.cached_input, usage.output, usage.reasoning, estimated, entry.cost)
     more = (
         *(usage.cache_write, usage.cache_write_1h),
         *(usage.audio_input, usage.image_input, usage.audio_output, usage.image_output),
-        *(usage.images, usage.searches, usage.audio_ms, usage.characters),
+        *(usage.images, usage.searches, usage.audio_ms, usage.characters, usage.estimated_ms),
     )
     return (*figures, *more) if any(more) else figures
 

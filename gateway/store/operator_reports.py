@@ -43,6 +43,7 @@ COUNTS: Mapping[str, Callable[[UsageRow], int]] = {
     "searches": lambda row: row.searches,
     "audio_ms": lambda row: row.audio_ms,
     "characters": lambda row: row.characters,
+    "estimated_audio_ms": lambda row: row.estimated_ms,
 }
 """The counts of a row of the report by their names in JSON."""
 

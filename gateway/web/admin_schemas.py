@@ -213,6 +213,7 @@ _USAGE = an_object(
     searches=COUNT,
     audio_ms=COUNT,
     characters=COUNT,
+    estimated_audio_ms=COUNT,
     usd=AMOUNT,
 )
 

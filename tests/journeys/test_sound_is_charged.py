@@ -66,7 +66,8 @@ async def test_sound_whose_length_no_answer_names_is_charged_by_an_estimate(
         assert (usage.audio_ms, usage.source) == (seconds * 1_000, UsageSource.ESTIMATED)
         assert gateway.lines[-1]["usage_source"] == "estimated"
         row = await gateway.ledger()
-        assert (row.audio_ms, row.cost) == (seconds * 1_000, 10_000 + seconds * 100)
+        assert (row.audio_ms, row.estimated_ms, row.cost) == (seconds * 1_000, seconds * 1_000, 10_000 + seconds * 100)
+        assert (row.estimated, row.input) == (0, usage.input)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
+import msgspec
 import pytest
 
 from gateway.core.end_users import OTHER_USERS
@@ -54,6 +55,14 @@ async def test_every_column_is_summed(store: Store) -> None:
     assert (row.estimated, row.cost, row.cache_write, row.cache_write_1h) == (260, 28, 10, 12)
     assert (row.audio_input, row.image_input, row.audio_output, row.image_output) == (14, 16, 18, 20)
     assert (row.images, row.searches, row.audio_ms, row.characters) == (2, 4, 3000, 160)
+
+
+async def test_a_length_that_is_estimated_is_summed_apart_and_the_tokens_beside_it_are_reported(store: Store) -> None:
+    told = Usage(input=14, output=45, audio_ms=9_000)
+    guessed = msgspec.structs.replace(told, estimated_ms=9_000, source=UsageSource.ESTIMATED)
+    await settle(store, bill(usage=told), bill(usage=guessed), bill(usage=guessed))
+    [row] = await store.usage(UsageQuery())
+    assert (row.audio_ms, row.estimated_ms, row.input, row.estimated) == (27_000, 18_000, 42, 0)
 
 
 async def test_usage_is_told_by_upstream_user_cost_center_and_month(store: Store) -> None:

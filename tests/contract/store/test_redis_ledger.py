@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from itertools import count
-from struct import pack
+from struct import pack, unpack
 
 import pytest
 
 from gateway.core.reservation import NO_HOLDS, LedgerEntry, Settlement
-from gateway.core.usage import Usage
+from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import UsageQuery, UsageRow
 from gateway.store.in_redis import RedisStore
 from tests.contract.store.asking import bill
@@ -104,6 +104,20 @@ async def test_a_request_is_billed_once_whichever_gateway_settles_it_again(
     assert [figures[-1] for figures in older.usage().values()] == [3]
 
 
+async def test_a_row_of_fewer_columns_and_one_of_all_add_up(redis: RedisServer, store: RedisStore) -> None:
+    """As when a version without the last column serves beside this one, or has served before."""
+    details, day = b'["k1","m","up1","4711"]', "gw:2:{t/red}:l:2026-11-05"
+    usage = Usage(audio_ms=2_000, estimated_ms=2_000, source=UsageSource.ESTIMATED)
+    await store.settle(settlement(bill(usage=usage)))
+    with contextlib.closing(redis.client()) as client:
+        client.hset(day, details, pack("<17d", *unpack("<18d", client.hget(day, details))[:17]))
+        await store.settle(settlement(bill(usage=usage)))
+        await store.settle(settlement(bill()))
+        assert unpack("<18d", client.hget(day, details))[15:] == (4_000, 0, 2_000)
+    [row] = await store.usage(UsageQuery(by=("model", "upstream")))
+    assert (row.requests, row.audio_ms, row.estimated_ms) == (3, 4_000, 2_000)
+
+
 async def test_both_schemas_are_written_byte_by_byte_as_documented(redis: RedisServer, store: RedisStore) -> None:
     usage = Usage(input=10, output=5, cached_input=4, reasoning=2, cache_write=3, characters=6)
     await store.settle(settlement(bill(user="ann", usage=usage)))
@@ -113,10 +127,10 @@ async def test_both_schemas_are_written_byte_by_byte_as_documented(redis: RedisS
         details = b'["k1","m","up1","4711"]'
         # Requests to micro-dollars, cache writes of 5 minutes and an hour, audio and image in and out, units.
         assert client.hgetall("gw:2:{t/red}:l:2026-11-05") == {
-            details: pack("<17d", 2, 20, 8, 10, 4, 0, 14, 3, 0, 0, 0, 0, 0, 0, 0, 0, 6)
+            details: pack("<18d", 2, 20, 8, 10, 4, 0, 14, 3, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0)
         }
         assert client.hgetall("gw:2:{t/red}:u:2026-11-05") == {
-            details + b"\nann": pack("<17d", 1, 10, 4, 5, 2, 0, 7, 3, 0, 0, 0, 0, 0, 0, 0, 0, 6)
+            details + b"\nann": pack("<18d", 1, 10, 4, 5, 2, 0, 7, 3, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0)
         }
         [(field, score)] = client.zrange("gw:2:{t/red}:s:2026-11-05", 0, -1, withscores=True)
         assert client.hgetall("gw:2:{t/red}:n:2026-11-05") == {b"ann": details}
