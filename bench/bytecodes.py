@@ -60,18 +60,19 @@ STAGES = {
 """What belongs to a stage, by the beginnings of its files' names; the first that fits counts."""
 
 
-def executed(load: Load, requests: int) -> list[Executed]:
-    """What so many requests have executed, by function."""
+def executed(load: Load, requests: int, *, in_redis: bool) -> list[Executed]:
+    """What so many requests have executed in the gateway, by function."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         core = max(os.sched_getaffinity(0))
         upstream = stack.enter_context(servers.demo_upstream(core, folder))
-        redis = stack.enter_context(redis_server(core))
         key, output = f"gw_{secrets.token_urlsafe(32)}", folder / "executed.json"
         before = servers.Before(upstream.port, upstream.port, key)
-        store: dict[str, object] = {
-            "store": {"url": f"unix://{redis.connection_pool.connection_kwargs['path']}", "timeout": "10s"}
-        }
+        store: dict[str, object] = {}
+        if in_redis:
+            redis = stack.enter_context(redis_server(core))
+            url = f"unix://{redis.connection_pool.connection_kwargs['path']}"
+            store = {"store": {"url": url, "timeout": "10s"}}
         gateway = stack.enter_context(servers.gateway(before, core, folder, ("bench.traced", str(output)), store))
         target = Target("gateway", gateway.port, key)
         spend(target)
@@ -96,13 +97,14 @@ def stage_of(file: str) -> str:
 
 @click.command(epilog="Example: python -m bench.bytecodes --functions")
 @click.option("--load", "name", type=click.Choice(list(LOADS)), default="plain", help="Which requests.")
+@click.option("--store", type=click.Choice(["redis", "memory"]), default="redis", help="Where the limits are counted.")
 @click.option("--functions", is_flag=True, help="The functions that execute most, too.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
-def main(name: str, functions: bool, as_json: bool) -> None:
-    """Count what each stage of a request with four limits in Redis executes."""
+def main(name: str, store: str, functions: bool, as_json: bool) -> None:
+    """Count what each stage of a request with four limits executes."""
     stages: Counter[str] = Counter()
     load = LOADS[name]
-    found = executed(load, REQUESTS)
+    found = executed(load, REQUESTS, in_redis=store == "redis")
     for one in found:
         stages[stage_of(one.file)] += one.bytecodes
     each = {name: round(count / REQUESTS) for name, count in stages.most_common()}
