@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from aiohttp import HttpVersion11, StreamReader
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
-from multidict import CIMultiDictProxy
-from yarl import URL
 
 from gateway.core.errors import GatewayError, RequestMalformed, TransferCodingUnsupported, VersionUnsupported
 
 if TYPE_CHECKING:
+    from multidict import CIMultiDictProxy
+    from yarl import URL
+
     from gateway.web.http_connection import HttpConnection
 
 
