@@ -121,24 +121,25 @@ async def test_a_stream_that_breaks_leaves_whole_events_and_no_end(failure: Any)
     assert (relayed.client.ended, relayed.exchange.whole) == (False, False)
 
 
-async def test_a_stream_that_a_drain_cuts_leaves_whole_events() -> None:
-    relayed = Relayed(stream(CHUNK, FINISH, CHUNK[:20], hangs=True), stream=True)
+async def cancel(relayed: Relayed, *, client_left: bool = False) -> None:
+    """Relay what there is, and then end the request."""
     running = asyncio.create_task(relayed.run())
     await let_run()
+    relayed.client.gone = client_left
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+async def test_a_stream_that_a_drain_cuts_leaves_whole_events() -> None:
+    relayed = Relayed(stream(CHUNK, FINISH, CHUNK[:20], hangs=True), stream=True)
+    await cancel(relayed)
     assert relayed.client.body == CHUNK + FINISH
 
 
 async def test_a_stream_whose_client_left_can_be_read_on() -> None:
     relayed = Relayed(stream(CHUNK, FINISH, USAGE[:20], hangs=True), stream=True)
-    running = asyncio.create_task(relayed.run())
-    await let_run()
-    relayed.client.gone = True
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+    await cancel(relayed, client_left=True)
     relayed.response.say(USAGE[20:], DONE)
     assert relayed.exchange.tally is not None
     assert relayed.exchange.tally.usage == NUMBERS
@@ -147,12 +148,7 @@ async def test_a_stream_whose_client_left_can_be_read_on() -> None:
 async def test_a_client_that_leaves_after_the_last_event_has_the_whole_answer() -> None:
     """Its writer learns that, too: else it would look for silence ever after."""
     relayed = Relayed(stream(CHUNK, FINISH, USAGE, DONE, hangs=True), stream=True)
-    running = asyncio.create_task(relayed.run())
-    await let_run()
-    relayed.client.gone = True
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+    await cancel(relayed, client_left=True)
     assert (relayed.exchange.whole, relayed.client.ended) == (True, True)
 
 
