@@ -36,6 +36,7 @@ from gateway.core.errors import GatewayError, InternalError, Overloaded, Request
 from gateway.core.response import Headers, Work
 from gateway.runtime.tasks import start_owned
 from gateway.runtime.timer_sweep import TimerSweep
+from gateway.web.client_address import socket_address
 from gateway.web.client_request import ClientRequest
 from gateway.web.errors import SERVER, error_body, error_headers
 from gateway.web.response_head import response_head
@@ -147,7 +148,7 @@ class HttpConnection(web.RequestHandler):
         self._socket = transport
         BaseProtocol.connection_made(self, transport)  # aiohttp's own would start its task.
         peer = transport.get_extra_info("peername")
-        self.remote = str(peer[0]) if isinstance(peer, (list, tuple)) else str(peer or "")
+        self.remote = socket_address(str(peer[0])) if isinstance(peer, (list, tuple)) else ""
         tcp_keepalive(transport)
         assert self._manager is not None, "a connection is made once"
         self._manager.connection_made(self, transport)

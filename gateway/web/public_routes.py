@@ -113,8 +113,9 @@ class PublicRoutes:
             request_id = services.new_id()
         path = url.raw_path
         route = _remembered_route(method, path) if len(path) <= _REMEMBERED_PATH else _find_route(method, path)
-        addresses = self.addresses
-        forwarded = headers.getall("x-forwarded-for", ()) if addresses.trusts_any else ()
+        client_ip = request.connection.remote
+        if self.addresses.trusts_any:
+            client_ip = self.addresses.of(client_ip, headers.getall("x-forwarded-for", ()))
         kind = HeadWriter if method == "HEAD" else HttpResponseWriter
         writer = kind(
             request,
@@ -137,7 +138,7 @@ class PublicRoutes:
             query=url.raw_query_string,
             path_model=route.parameters.get("model", ""),
             parameters=route.parameters,
-            client_ip=addresses.of(request.connection.remote, forwarded),
+            client_ip=client_ip,
         )
         if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(headers):
             return self._pipeline.answer(incoming, writer)
