@@ -140,7 +140,8 @@ class PublicRoutes:
             parameters=route.parameters,
             client_ip=client_ip,
         )
-        if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(headers):
+        is_forwarded = isinstance(route.answers, Endpoint) and not self.refusing
+        if is_forwarded and ("upgrade" not in headers or not _wants_websocket(headers)):
             return self._pipeline.answer(incoming, writer)
         return self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
 
