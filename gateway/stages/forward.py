@@ -110,7 +110,7 @@ async def forward(
     following: Target | None = next(left, None)
     while following is not None:
         target = following
-        outgoing = _outgoing(exchange, parsed, target, headers, began)
+        outgoing = _outgoing(exchange, parsed, target, headers, caller, began)
         exchange.target = target
         exchange.attempt = attempt = services.routing.health.begin(target, began, caller)
         try:
@@ -126,11 +126,13 @@ async def forward(
                 raise
         else:
             exchange.note_attempt(target.upstream.name, str(response.status))
+            if 200 <= response.status < 300:
+                return response
             if response.status >= 400:
                 _note_error(attempt, response, services.clock)
             following = _next_healthy(left, caller, services) if response.fault is _PROVIDER else None
             if following is None or not _can_repeat(parsed, writer) or not retries.take(now()):
-                return response if 200 <= response.status < 300 else _presentable(response, parsed.endpoint, target)
+                return _presentable(response, parsed.endpoint, target)
             response.abandon()
             exchange.redacted, exchange.first_byte_at = 0, None
         began = now()
@@ -144,7 +146,7 @@ def _next_healthy(left: Iterator[Target], caller: Caller, services: UpstreamServ
 
 
 def _outgoing(
-    exchange: Exchange, parsed: ParsedRequest, target: Target, headers: Headers, began: float
+    exchange: Exchange, parsed: ParsedRequest, target: Target, headers: Headers, caller: Caller, began: float
 ) -> UpstreamRequest:
     """What this target is sent; `headers` are those for every target."""
     upstream, request, endpoint = target.upstream, exchange.request, parsed.endpoint
@@ -158,7 +160,7 @@ def _outgoing(
         outgoing_body(exchange, parsed, target),
         endpoint.method,
         target.model,
-        exchange.caller.team if exchange.caller is not None else "",
+        caller.team,
         parsed.rest,
         passed_query(request.query, endpoint, upstream, endpoint.names_read) if request.query else "",
         upstream.base_path(endpoint.name) if upstream.base_paths else None,
