@@ -225,7 +225,7 @@ class Pipeline:
             if parsed.continues:
                 exchange.held_by = await find_holder(parsed, self._objects)
         del body  # `parsed` has it, and lets go of it.
-        counted = self._counted_user(exchange, parsed)
+        counted = self._counted_user(exchange, parsed) if parsed.binding.user_limits else parsed.user
         began = services.clock.monotonic()
         try:
             exchange.reservation = await admit(exchange, parsed, services.estimates, services.store, counted)
@@ -262,11 +262,10 @@ class Pipeline:
         return exchange.parsed
 
     def _counted_user(self, exchange: Exchange, parsed: ParsedRequest) -> str:
-        """The end user whose counters are charged."""
-        binding, services = parsed.binding, self.services
-        if not binding.user_limits or not parsed.user or exchange.token_user:
+        """The end user whose counters are charged, where there are limits of end users."""
+        if not parsed.user or exchange.token_user:
             return parsed.user
-        caller = binding.caller
+        caller, services = parsed.binding.caller, self.services
         return services.end_users.counted_as(parsed.user, caller.team, caller.end_user.most, services.clock.now_ms())
 
     def _finish(self, exchange: Exchange) -> None:

@@ -127,12 +127,20 @@ def refusal_error(refusal: Refusal, headers: LimitHeaders | None = None, thinkin
 
 class WrittenRefusal:
     """What a refusal's error says, except for the time that is left. A client that asks again at once gets the same
-    error, with less time left.
+    error, with less time left; one that floods the gateway asks several times in a millisecond, in which all of it is
+    the same.
 
     `before` and `after` are what its message has around this time, where it `waits`; `limit` is the 429's `limit`
     object without it. `bodies` has the answer's body for each API and `logged` the limit's members in the log,
     once web/errors.py and telemetry/log.py have written them.
     """
+
+    _at_ms: int
+    """The time of the last error. All that it said is kept beside it."""
+    _retry_after_ms: int
+    _left: str
+    _message: str
+    _timed_headers: Sequence[tuple[str, str]]
 
     def __init__(self, refusal: Refusal, headers: LimitHeaders, thinking_budget: int) -> None:
         limit, statuses = refusal.limit_status.limit, refusal.limit_statuses
@@ -151,6 +159,7 @@ class WrittenRefusal:
         self.limit = limit_object(refusal.limit_status) | {"requested": in_unit(limit, refusal.requested)}
         self.bodies: dict[Dialect, bytes] = {}
         self.logged = b""
+        self._write(refusal.at_ms, refusal.retry_after_ms)
 
     def tells(self, refusal: Refusal, thinking_budget: int) -> bool:
         """Whether it is the same refusal, at whichever time."""
@@ -158,16 +167,22 @@ class WrittenRefusal:
 
     def error(self, at_ms: int, retry_after_ms: int) -> LimitRefusal:
         """The error at this time."""
+        if at_ms != self._at_ms or retry_after_ms != self._retry_after_ms:
+            self._write(at_ms, retry_after_ms)
+        error = self._kind(self._message, retry_after_ms=retry_after_ms or None)
+        error.type, error.written, error.left, error.headers = self._type, self, self._left, self._timed_headers
+        return error
+
+    def _write(self, at_ms: int, retry_after_ms: int) -> None:
         left = duration_text(retry_after_ms) if self.waits else ""
-        error = self._kind(f"{self.before}{left}{self.after}", retry_after_ms=retry_after_ms or None)
-        error.type, error.written, error.left = self._type, self, left
-        error.headers = headers = self._headers.copy()
+        headers = self._headers.copy()
         for name, reset_ms in self._resets.items():
             reset_in_ms = reset_ms - at_ms
             # A spent quota lets requests pass again when its window ends: one of the headers says the same.
             is_left = self.waits and reset_in_ms == retry_after_ms
             headers.append((name, left if is_left else duration_text(reset_in_ms)))
-        return error
+        self._at_ms, self._retry_after_ms, self._left = at_ms, retry_after_ms, left
+        self._message, self._timed_headers = f"{self.before}{left}{self.after}", headers
 
 
 def limit_object(limit_status: LimitStatus) -> dict[str, Any]:

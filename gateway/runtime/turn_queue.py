@@ -27,13 +27,13 @@ class TurnQueue:
         """`waiting_max` is of one line."""
         self._per_turn = per_turn
         self._left = per_turn
-        """How many more may begin before the next turn."""
+        """How many more may begin before the next turn: none where some wait."""
         self._waiting = WaitingLines(waiting_max)
         self._turn: asyncio.Handle | None = None
 
     def try_begin(self) -> bool:
         """Count one that begins now, if it may. Whether it may."""
-        if not self._left or self._waiting.lines:
+        if not self._left:
             return False
         self._left -= 1
         if self._turn is None:
@@ -43,6 +43,7 @@ class TurnQueue:
     async def wait(self, line: str) -> None:
         """Wait in this line. Raises LineFull."""
         turn = self._waiting.join(line)
+        self._left = 0  # What comes later does not begin before what waits.
         if self._turn is None:
             self._plan_turn()
         await turn

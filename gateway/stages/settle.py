@@ -94,6 +94,8 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
         return None
     reported = tally.usage
     if reported is not None and tally.is_final:
+        if exchange.whole and tally.tells_input:
+            return reported  # Nothing is left to be estimated, as in most answers.
         since = 0 if exchange.whole else tally.delivered_since
         if reported.output or not _is_cut(exchange, parsed, tally):
             return _with_rest(exchange, parsed, tally, reported, reported.output + since)

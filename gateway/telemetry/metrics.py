@@ -251,8 +251,10 @@ class Metrics:
             self._add_answers(answers)
         if x.redacted:
             self.redacted.add((upstream,), x.redacted)
-        if x.first_byte_at is not None and parsed is not None and parsed.stream:
+        if parsed is not None and parsed.stream and x.first_byte_at is not None:
             self.first_token.observe((model, upstream), x.first_byte_at - x.request.at)
+            if x.error is not None:
+                self._broke_off(x.error)
         reservation = x.reservation
         if reservation is not None:
             self.quotas.note(reservation.limit_statuses)
@@ -260,8 +262,6 @@ class Metrics:
                 self._would_have_refused(reservation.would_refuse, team)
         if x.refusal is not None:
             self._note_refusal(x.refusal, team)
-        if x.error is not None and x.first_byte_at is not None and parsed is not None and parsed.stream:
-            self._broke_off(x.error)
 
     def store_call(self, call: str, outcome: str, seconds: float) -> None:
         """Record one call of the store: what for, "ok" or "unavailable", and how long it took."""

@@ -28,9 +28,9 @@ class ClientAddresses:
         self._is_trusted = lru_cache(_REMEMBERED)(self._trusts)
 
     def of(self, remote: str, forwarded: Iterable[str]) -> str:
-        """`remote` is the socket's address, `forwarded` the lines of `X-Forwarded-For`, in their order."""
-        address = _socket_address(remote)
-        if not self.trusts_any or not self._is_trusted(address):
+        """`remote` is the `socket_address`, `forwarded` the lines of `X-Forwarded-For`, in their order."""
+        address = remote
+        if not self._is_trusted(address):
             return address
         hops = [hop.strip() for line in forwarded for hop in line.split(",")]
         for hop in reversed(hops[-_HOPS_MAX:]):
@@ -47,8 +47,9 @@ class ClientAddresses:
 
 
 @lru_cache(_REMEMBERED)
-def _socket_address(remote: str) -> str:
-    """Remembered, because a few addresses come again and again, as their connections do."""
+def socket_address(remote: str) -> str:
+    """The address of a socket's other end, as it is usually written. Remembered, because a few come again and again, as
+    their connections do."""
     return plain_address(remote)
 
 

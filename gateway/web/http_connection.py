@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
@@ -36,6 +36,7 @@ from gateway.core.errors import GatewayError, InternalError, Overloaded, Request
 from gateway.core.response import Headers, Work
 from gateway.runtime.tasks import start_owned
 from gateway.runtime.timer_sweep import TimerSweep
+from gateway.web.client_address import socket_address
 from gateway.web.client_request import ClientRequest
 from gateway.web.errors import SERVER, error_body, error_headers
 from gateway.web.response_head import response_head
@@ -59,6 +60,7 @@ byte takes 6; extensions of chunks (RFC 9112, section 7.1.1) have no use here, a
 
 _END_OF_CHUNKS = b"\r\n0\r\n\r\n"
 _END_BYTES = len(_END_OF_CHUNKS)
+_LAST = slice(-_END_BYTES, None)
 """How a body in chunks ends that has no trailers. No other body does: `0` alone is no line of a trailer."""
 
 _LINGER_S = 5.0
@@ -147,7 +149,7 @@ class HttpConnection(web.RequestHandler):
         self._socket = transport
         BaseProtocol.connection_made(self, transport)  # aiohttp's own would start its task.
         peer = transport.get_extra_info("peername")
-        self.remote = str(peer[0]) if isinstance(peer, (list, tuple)) else str(peer or "")
+        self.remote = socket_address(str(peer[0])) if isinstance(peer, (list, tuple)) else ""
         tcp_keepalive(transport)
         assert self._manager is not None, "a connection is made once"
         self._manager.connection_made(self, transport)
@@ -169,18 +171,24 @@ class HttpConnection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._force_close or self._close:
             return
-        heads, changes_protocol = self._parse(data)
-        body = self._body
-        self._received_last = (data if len(data) >= _END_BYTES else self._received_last + data)[-_END_BYTES:]
+        parser, body = self._parser, self._body
+        assert parser is not None, "the connection is open"
+        try:
+            heads, changes_protocol, _ = parser.feed_data(data)
+        except HttpProcessingError as error:
+            heads, changes_protocol = self._unparsed(error), False
+        self._received_last = (data if len(data) >= _END_BYTES else self._received_last + data)[_LAST]
         if heads:
             self._head_bytes = 0
             self._waiting.extend(heads)
+            if len(self._waiting) >= self._max_msg_queue_size and not (self._buffer_paused or self._close):
+                self._pause_reading_for_buffer()
             for message, content in heads:
                 if body is not None and self._is_chunked:
                     self._serve_no_more()
                 body = content
                 self._is_chunked = isinstance(message, RawRequestMessage) and message.chunked
-        elif body is None:
+        else:
             self._measure_head(len(data))
         if body is not None and body.is_eof():
             body = None
@@ -189,25 +197,17 @@ class HttpConnection(web.RequestHandler):
         self._body = body
         if self._chunked_content is not None:
             self._judge_framing(self._chunked_content, len(data))
-        if self._waiting and self._served is None:
-            self._serve()
+        self._serve()
 
-    def _parse(self, data: bytes) -> tuple[Sequence[_Head], bool]:
-        """The heads that end in these bytes, and whether the last one asks for another protocol."""
-        assert self._parser is not None, "the connection is open"
-        try:
-            heads, changes_protocol, _ = self._parser.feed_data(data)
-        except HttpProcessingError as error:
-            self._close = True  # What comes behind it is not parsed, nor kept until the answers before it are given.
-            body = self._body
-            if body is None or body.is_eof():
-                # Without the frames, which have this connection, and the error.
-                return [(error.with_traceback(None), EMPTY_PAYLOAD)], False
-            body.set_exception(RequestPayloadError(_fault_in(error)))
-            return [], False
-        if len(self._waiting) + len(heads) >= self._max_msg_queue_size and not self._buffer_paused:
-            self._pause_reading_for_buffer()
-        return heads, changes_protocol
+    def _unparsed(self, error: HttpProcessingError) -> list[_Head]:
+        """What is in the place of a head where the bytes are no HTTP; nothing within a body, which it ends."""
+        self._close = True  # What comes behind it is not parsed, nor kept until the answers before it are given.
+        body = self._body
+        if body is None or body.is_eof():
+            # Without the frames, which have this connection, and the error.
+            return [(error.with_traceback(None), EMPTY_PAYLOAD)]
+        body.set_exception(RequestPayloadError(_fault_in(error)))
+        return []
 
     def _serve(self) -> None:
         """Serve what was received, up to the first request that has to wait for something."""
@@ -221,30 +221,29 @@ class HttpConnection(web.RequestHandler):
             self.response_began = False
             if message.should_close:
                 self.is_last_answer = True
-            self._chunked_content = content if message.chunked and not content.is_eof() else None
-            self._bytes_of_it = 0
-            self._take_more()
-            work = self._begin(request)
+            if message.chunked and not content.is_eof():
+                self._chunked_content, self._bytes_of_it = content, 0
+            parser = self._parser
+            assert parser is not None, "the connection is open"
+            parser.message_consumed()
+            if self._buffer_paused:
+                self._take_more()
+            try:
+                work = self._handler(request)
+            except Exception as defect:  # noqa: BLE001 # Whatever it is, the client has to have an answer.
+                self._fail(request, defect)
+                work = None
             if work is None and content.is_eof() and not self.congested:
                 self._end(request)
             else:
                 self._task_handler = start_owned(self._serve_on(request, work))
 
     def _take_more(self) -> None:
-        """Let the parser go on if it waits until messages are taken: it keeps a few."""
-        assert self._parser is not None, "the connection is open"
-        self._parser.message_consumed()
-        if self._buffer_paused and len(self._waiting) <= self._msg_queue_resume_size:
+        """Let the parser go on, which waits until messages are taken: it keeps a few."""
+        if len(self._waiting) <= self._msg_queue_resume_size:
             self.data_received(b"")  # What the parser has kept.
             if len(self._waiting) < self._max_msg_queue_size:
                 self._resume_reading_for_buffer()
-
-    def _begin(self, request: ClientRequest) -> Work | None:
-        try:
-            return self._handler(request)
-        except Exception as defect:  # noqa: BLE001 # Whatever it is, the client has to have an answer.
-            self._fail(request, defect)
-            return None
 
     async def _serve_on(self, request: ClientRequest, work: Work | None) -> None:
         """The rest of a request: its answer, until the client has read most of it, and what is left of its body."""
@@ -257,7 +256,7 @@ class HttpConnection(web.RequestHandler):
                 await self._drop_rest(request.content)
         except ConnectionError:
             self.force_close()
-        except Exception as defect:  # noqa: BLE001 # As in `_begin`.
+        except Exception as defect:  # noqa: BLE001 # As in `_serve`.
             self._fail(request, defect)
         except BaseException:
             self.force_close()
@@ -265,7 +264,8 @@ class HttpConnection(web.RequestHandler):
         finally:
             self._task_handler = None
         self._end(request)
-        self._serve()
+        if self._waiting:
+            self._serve()
 
     async def _drop_rest(self, content: StreamReader) -> None:
         """Take the rest of a body that is not read, so that the client gets to read its answer."""
@@ -330,7 +330,9 @@ class HttpConnection(web.RequestHandler):
             content.set_exception(RequestPayloadError("its chunks are mostly framing"))
 
     def _measure_head(self, size: int) -> None:
-        """So many bytes more of a head that has not ended."""
+        """So many bytes more, of a head that has not ended unless they are of a body."""
+        if self._body is not None:
+            return
         self._head_bytes += size
         if self._head_bytes <= _UNFINISHED_HEAD_BYTES:
             return

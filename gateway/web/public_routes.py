@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache, partial
-from typing import NamedTuple
 
 import msgspec
 
@@ -66,14 +65,17 @@ _PATHS = PathTable(
 _SERVED_APIS = tuple(api for api in CLIENT_APIS if _PATHS.find(api.path) is not None)
 
 
-class _Destination(NamedTuple):
-    """Where a request leads. `answers` is None where the path or the method is not served. `endpoint` has its name in
-    log and metrics. `dialect` is the API whose shape an error has; None where only the request's headers say it, since
-    clients of every API ask for a page."""
+class _Destination(msgspec.Struct, frozen=True):
+    """Where a request leads. `answers` is None where the path or the method is not served; `is_forwarded` says whether
+    it is an endpoint. `path_model` is the model that the path names. `endpoint` has its name in log and metrics.
+    `dialect` is the API whose shape an error has; None where only the request's headers say it, since clients of every
+    API ask for a page."""
 
     resource: Resource
     answers: Endpoint | Page | None
+    is_forwarded: bool
     parameters: Mapping[str, str]
+    path_model: str
     endpoint: Endpoint
     dialect: Dialect | None
 
@@ -113,8 +115,9 @@ class PublicRoutes:
             request_id = services.new_id()
         path = url.raw_path
         route = _remembered_route(method, path) if len(path) <= _REMEMBERED_PATH else _find_route(method, path)
-        addresses = self.addresses
-        forwarded = headers.getall("x-forwarded-for", ()) if addresses.trusts_any else ()
+        client_ip = request.connection.remote
+        if self.addresses.trusts_any:
+            client_ip = self.addresses.of(client_ip, headers.getall("x-forwarded-for", ()))
         kind = HeadWriter if method == "HEAD" else HttpResponseWriter
         writer = kind(
             request,
@@ -135,11 +138,12 @@ class PublicRoutes:
             method=method,
             path=path,
             query=url.raw_query_string,
-            path_model=route.parameters.get("model", ""),
+            path_model=route.path_model,
             parameters=route.parameters,
-            client_ip=addresses.of(request.connection.remote, forwarded),
+            client_ip=client_ip,
         )
-        if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(headers):
+        may_forward = route.is_forwarded and not self.refusing
+        if may_forward and ("upgrade" not in headers or not _wants_websocket(headers)):
             return self._pipeline.answer(incoming, writer)
         return self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
 
@@ -205,13 +209,15 @@ class PublicRoutes:
 def _find_route(method: str, raw_path: str) -> _Destination:
     found = _PATHS.find(raw_path)
     if found is None:
-        return _Destination(_NOTHING, None, {}, UNKNOWN, None)
+        return _Destination(_NOTHING, None, False, {}, "", UNKNOWN, None)
     resource = _RESOURCES[found.pattern]
     answers = resource.get(method)
     named = answers or next(iter(resource.values()))
     endpoint = named.endpoint if isinstance(named, Page) else named
+    is_forwarded = isinstance(answers, Endpoint)
     dialect = answers.dialect if isinstance(answers, Endpoint) else None
-    return _Destination(resource, answers, found.parameters, endpoint, dialect)
+    parameters = found.parameters
+    return _Destination(resource, answers, is_forwarded, parameters, parameters.get("model", ""), endpoint, dialect)
 
 
 _remembered_route = lru_cache(256)(_find_route)
@@ -235,7 +241,7 @@ def _is_served(method: str, path: str) -> bool:
 
 def _is_other_action(method: str, route: _Destination) -> bool:
     """Whether it is an action of Gemini's API that is not served: it looks like a model, which cannot be posted to."""
-    return route.answers is None and method == "POST" and ":" in route.parameters.get("model", "")
+    return route.answers is None and method == "POST" and ":" in route.path_model
 
 
 def _wants_websocket(headers: Mapping[str, str]) -> bool:

@@ -8,7 +8,7 @@ is repeated for `REPEATED_MS` at most, and by that much later than elsewhere a g
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, Refusal, RefusalReason
@@ -20,13 +20,16 @@ _MOST = 1_024
 """Sets of limits with a refusal; all are forgotten where there are more."""
 
 
-class _Refused(NamedTuple):
-    """`place` is that of the limit that refused. `until_ms` is the store's time."""
+@dataclass(slots=True)
+class _Refused:
+    """`place` is that of the limit that refused. `until_ms` is the store's time. `last` is the refusal as it was given
+    last: a flood asks for it several times in a millisecond."""
 
     request: AdmissionRequest
     refusal: Refusal
     place: int
     until_ms: int
+    last: Refusal
 
 
 class RememberedRefusals:
@@ -48,11 +51,13 @@ class RememberedRefusals:
             return None
         if not _asks_no_less(request, refused.request, refused.place):
             return None
+        if refused.last.at_ms == now_ms:
+            return refused.last
         wait_ms = known.retry_after_ms
         if wait_ms:
             left_ms = known.at_ms + wait_ms - now_ms
             wait_ms = left_ms if left_ms > 1 else 1
-        return Refusal(
+        refused.last = repeated = Refusal(
             known.limit_status,
             known.requested,
             known.why,
@@ -62,6 +67,7 @@ class RememberedRefusals:
             known.would_refuse,
             known,
         )
+        return repeated
 
     def remember(self, request: AdmissionRequest, refusal: Refusal) -> None:
         """Of what cannot be repeated, nothing is kept: what a grant has raised, or what a settlement may change."""
@@ -74,7 +80,7 @@ class RememberedRefusals:
             self._by_limits.clear()
         lasts_ms = min(refusal.retry_after_ms or REPEATED_MS, REPEATED_MS)
         place = _place_of(limit, request)
-        self._by_limits[id(request.limits)] = _Refused(request, refusal, place, refusal.at_ms + lasts_ms)
+        self._by_limits[id(request.limits)] = _Refused(request, refusal, place, refusal.at_ms + lasts_ms, refusal)
 
     def forget(self) -> None:
         """All of it: a grant has changed what is left."""

@@ -131,3 +131,19 @@ async def test_what_is_not_refused_any_more_by_the_clock_is_not_repeated(store: 
     assert known.repeated(again(first)) is None
     known.remember(first, told)
     assert known.repeated(again(first)) is None
+
+
+async def test_within_a_millisecond_a_flood_gets_the_very_same_refusal(store: RedisStore) -> None:
+    first = ask(SPENT_DAY)
+    await admitted(store, first)
+    told = await refused(store, again(first))
+    times = iter([told.at_ms, told.at_ms + 1, told.at_ms + 1, told.at_ms + 2, told.at_ms + 1])
+    known = RememberedRefusals(lambda: next(times))
+    known.remember(first, told)
+    at_once, one, same, later, earlier = [known.repeated(again(first)) for _ in range(5)]
+    assert at_once is told
+    assert one is same
+    for each, left_ms in ((one, 1), (later, 2), (earlier, 1)):
+        assert each is not None
+        assert (each.at_ms, each.retry_after_ms) == (told.at_ms + left_ms, told.retry_after_ms - left_ms)
+        assert each.repeats is told

@@ -222,13 +222,25 @@ def test_a_refusal_that_is_repeated_is_told_as_if_for_the_first_time(meter: Mete
     later = msgspec.structs.replace(
         first, at_ms=NOW + 70, retry_after_ms=resets_ms and resets_ms - NOW - 70, repeats=first
     )
+    sooner = msgspec.structs.replace(later, retry_after_ms=later.retry_after_ms and later.retry_after_ms - 1)
     headers = LimitHeaders(statuses.limits)
-    for refused in (first, later, first):
+    for refused in (first, later, later, sooner, first):
         told, anew = refusal_error(refused, headers), refusal_error(refused, LimitHeaders(statuses.limits))
         assert (told.message, told.left, told.type) == (anew.message, anew.left, anew.type)
         assert (dict(told.headers), told.retry_after_ms) == (dict(anew.headers), anew.retry_after_ms)
     assert refusal_error(later, headers).retry_after_ms == (resets_ms - NOW - 70 if resets_ms else None)
     assert refusal_error(later, headers).written is refusal_error(first, headers).written
+
+
+def test_errors_of_the_same_moment_share_their_texts_and_are_not_one() -> None:
+    refused = refusal(limit(Meter.REQUESTS, Per.MINUTE), RefusalReason.SPENT, retry_after_ms=61_234)
+    headers = LimitHeaders(refused.limit_statuses.limits)
+    one, other = refusal_error(refused, headers), refusal_error(refused, headers)
+    assert one is not other
+    assert one.message is other.message
+    assert one.headers is other.headers
+    one.headers = ()
+    assert refusal_error(refused, headers).headers == other.headers
 
 
 @pytest.mark.parametrize(

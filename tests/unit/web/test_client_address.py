@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from gateway.web.client_address import ClientAddresses, plain_address
+from gateway.web.client_address import ClientAddresses, plain_address, socket_address
 
 TRUSTED = ClientAddresses([ip_network("10.0.0.0/8"), ip_network("fd00::/8")])
 
@@ -35,7 +35,7 @@ TRUSTED = ClientAddresses([ip_network("10.0.0.0/8"), ip_network("fd00::/8")])
 def test_the_last_address_that_no_trusted_proxy_has_is_the_clients(
     remote: str, forwarded: list[str], client: str
 ) -> None:
-    assert TRUSTED.of(remote, forwarded) == client
+    assert TRUSTED.of(socket_address(remote), forwarded) == client
 
 
 def test_without_trusted_proxies_the_header_counts_for_nothing() -> None:

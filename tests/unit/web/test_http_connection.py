@@ -43,8 +43,8 @@ HANDOVERS = (
 class TakingClient(asyncio.Transport):
     """The client's end of a connection: takes all that is written."""
 
-    def __init__(self) -> None:
-        super().__init__({"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)})
+    def __init__(self, peer: object = ("127.0.0.1", 2)) -> None:
+        super().__init__({"sockname": ("127.0.0.1", 1), "peername": peer})
         self.is_closed = False
         self.read = b""
 
@@ -374,3 +374,14 @@ async def test_a_lost_connection_is_not_kept_until_its_time_for_a_head_is_over()
     await settled()
     gc.collect()
     assert held() is None
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [(("127.0.0.1", 2), "127.0.0.1"), (("::ffff:10.0.0.1", 2, 0, 0), "10.0.0.1"), ("", ""), (None, "")],
+    ids=["IPv4", "IPv4 in IPv6", "a Unix socket", "none"],
+)
+async def test_the_address_of_a_client_is_written_as_addresses_usually_are(peer: object, address: str) -> None:
+    connection = Listener(lambda _: None, lambda: "id", ClientLimits(1))()
+    connection.connection_made(TakingClient(peer))
+    assert connection.remote == address
