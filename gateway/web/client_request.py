@@ -26,18 +26,14 @@ class ClientRequest:
     def __init__(self, message: RawRequestMessage, content: StreamReader, connection: HttpConnection) -> None:
         self.connection = connection
         self.content = content
-        version = message.version
-        headers: CIMultiDictProxy[str] = message.headers
-        self.headers = headers
-        # Most are plain, and to ask here takes a call less.
-        is_plain = version is HttpVersion11 and "#" not in message.path and "transfer-encoding" not in headers
-        self.fault = fault = None if is_plain else _fault_of(message)
+        self.fault = fault = _fault_of(message)
+        self.headers: CIMultiDictProxy[str] = message.headers
         self.method: str = message.method
         url = message.url
         # Whom an absolute one names says nothing here.
         self.url: URL = url.relative() if url.absolute else url
         # An answer in a version that is not understood would be wrong, too.
-        self.version: tuple[int, int] = version if fault is None else HttpVersion11
+        self.version: tuple[int, int] = message.version if fault is None else HttpVersion11
 
     @property
     def content_length(self) -> int | None:
