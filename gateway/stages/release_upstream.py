@@ -102,8 +102,6 @@ def outcome_of(exchange: Exchange) -> Outcome:
     if error is not None and not isinstance(error, UpstreamRefused):
         return outcome_of_error(error) if isinstance(error, UpstreamError) else Outcome.NEUTRAL
     fault = tally.fault if tally is not None else None
-    if fault is None:
-        return _SUCCEEDED  # As nearly every exchange.
     return outcome_of_answer(response.status if response is not None else exchange.status, fault)
 
 
