@@ -59,9 +59,11 @@ _FRAMING_SHARE = 16
 byte takes 6; extensions of chunks (RFC 9112, section 7.1.1) have no use here, and no bound of their own."""
 
 _END_OF_CHUNKS = b"\r\n0\r\n\r\n"
+"""How a body in chunks ends that has no trailers. No other body does: `0` alone is no line of a trailer."""
+
 _END_BYTES = len(_END_OF_CHUNKS)
 _LAST = slice(-_END_BYTES, None)
-"""How a body in chunks ends that has no trailers. No other body does: `0` alone is no line of a trailer."""
+"""As many bytes at the end of what was received."""
 
 _LINGER_S = 5.0
 """How long a client that is refused within its body may send on, so that it reads why before the connection is closed:
