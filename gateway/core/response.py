@@ -112,11 +112,17 @@ class ResponseWriter(Protocol):
         ...
 
     def start(self, status: int, headers: Headers) -> None:
-        """Send the head of an answer whose length is not known; nothing, if it has begun already. Raises ClientGone."""
+        """Send the head of an answer whose length is not known, with the first piece; nothing, if it has begun already.
+        Raises ClientGone."""
         ...
 
     def write(self, data: bytes) -> None:
-        """Send a piece now; never waits, never raises (see `congested` and `gone`)."""
+        """Send a piece at the end of this turn of the event loop; never waits, never raises (see `congested` and
+        `gone`)."""
+        ...
+
+    def flush(self) -> None:
+        """Send now what was to be sent at the end of this turn. For a task: the end is behind what comes next."""
         ...
 
     def finish(self) -> None:

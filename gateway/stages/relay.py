@@ -59,6 +59,7 @@ async def relay(
             writer.start(response.status, answer_headers(exchange, response))
             response.keep_headers(UPSTREAM_ID_HEADERS)
             passage.begin()
+            writer.flush()
             # In place of `finished`: each of many open streams would have one more coroutine.
             while not response.is_over:
                 await response.woken()

@@ -6,7 +6,10 @@ is doing is its state:
     IDLE       No exchange: new, or back at its owner after a response that ended cleanly. Bytes that
                arrive answer no request: they close it, and its owner closes the other idle connections,
                since the next answer there could be another request's. The end of its idle time closes it, too.
-    SENDING    `begin` was called. Some of the request is still to be written, or still to be taken by
+    HELD       `begin` was called, and the request waits for the end of the turn of the event loop
+               (runtime/turn_writes.py). Nothing of it is written, so that bytes that arrive answer no request yet.
+               Only `timeouts.total` is a limit.
+    SENDING    Some of the request is still to be written, or still to be taken by
                the upstream. The limit is `timeouts.idle` for each part that the upstream takes, and for
                each part that an upload waits for.
     AWAITING   The request is flushed. The limit is `timeouts.first_byte`.
@@ -15,8 +18,10 @@ is doing is its state:
                The upstream need not have taken the whole request: an early answer ends an upload.
     CLOSED     Permanently.
 
-    IDLE --begin--> SENDING --flushed--> AWAITING --first piece--> RECEIVING --end--> IDLE
-                       \\------------first piece------------------^
+    IDLE --begin--> HELD --written--> SENDING --flushed--> AWAITING --first piece--> RECEIVING --end--> IDLE
+                                         \\------------first piece------------------^
+
+A new connection, a long request and one with an upload are not held.
 
 A response without a body, or one that fails before its body, goes from SENDING or AWAITING straight to
 its end. A response whose framing ended it, on a connection that may be kept and whose request is sent,
@@ -45,6 +50,7 @@ from gateway.core.snapshot import Upstream
 from gateway.runtime.relay_queue import RelayQueue
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.runtime.timer_sweep import TimerSweep
+from gateway.runtime.turn_writes import TurnWrites
 from gateway.upstream.contract import FailureReason
 from gateway.upstream.deadlines import Deadlines
 from gateway.upstream.framing import NO_HEADERS, Framing
@@ -75,6 +81,7 @@ HUNG_UP = FailureReason("hung_up", "closed the connection before it answered")
 
 class ConnectionState(Enum):
     IDLE = auto()
+    HELD = auto()
     SENDING = auto()
     AWAITING = auto()
     RECEIVING = auto()
@@ -89,7 +96,7 @@ class HangUp(StrEnum):
 
 
 # Slow to reach through the class in Python 3.11.
-_IDLE, _SENDING, _AWAITING, _RECEIVING, _CLOSED = ConnectionState
+_IDLE, _HELD, _SENDING, _AWAITING, _RECEIVING, _CLOSED = ConnectionState
 
 
 class StaleConnection(Exception):
@@ -118,6 +125,7 @@ class ClientOptions:
         """Whether any upstream has sent what answers no request."""
         self.relays = RelayQueue()
         self.timers = TimerSweep()
+        self.writes = TurnWrites()
         self.read_buffer = memoryview(bytearray(READ_BYTES))
 
     def note_unrequested_bytes(self, upstream_name: str) -> None:
@@ -213,7 +221,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.closed:
             raise StaleConnection
         response = self._response = ResponseStream(self._name, self, self._options.relays)
-        self._state = _SENDING
+        self._state = _HELD
         self._framing.expect_response()
         self._deadlines.begin(began)
         self._upload = None
@@ -223,16 +231,14 @@ class Connection(asyncio.BufferedProtocol):
             self._deadlines.sending(response.sent_at)
             self._upload = Upload(rest, self, self._options.tasks)
             self._upload.start(response)
-        transport = self._transport
-        if len(body) <= ONE_WRITE_BYTES:
-            transport.write(head + body)
+        if len(body) > ONE_WRITE_BYTES:
+            self._state = _SENDING
+            self._transport.write(head)
+            self.write_now(body)
+        elif rest is not None or not self._is_reused:
+            self.write_now(head + body)
         else:
-            transport.write(head)
-            transport.write(body)
-        if self.congested:
-            self._await_flush()
-        elif rest is None:
-            self._await_response(response)
+            self._options.writes.write(self, head + body)
         return response
 
     def leave(self, response: ResponseStream) -> None:
@@ -278,10 +284,20 @@ class Connection(asyncio.BufferedProtocol):
             self._deadlines.receiving(monotonic())
             self._arm(self._deadlines.next)
 
-    def write(self, data: bytes) -> None:
+    def write_now(self, data: bytes) -> None:
+        """Send so much of the request, or all of it. Nothing is done once the connection is closed."""
+        if self.closed:
+            return
+        if self._state is _HELD:
+            if self._framing.has_begun:
+                self._refuse_unrequested()
+                return
+            self._state = _SENDING
         self._transport.write(data)
         if self.congested:
             self._await_flush()
+        elif self._upload is None:
+            self.flushed()
 
     def waiting_for_client(self, sent_bytes: int) -> None:
         """All that was available is taken: the source is waited for."""
@@ -317,6 +333,9 @@ class Connection(asyncio.BufferedProtocol):
             if self._state is _RECEIVING:
                 self._deadlines.since = now
                 (response.sink or response.feed)(piece)
+            elif self._state is _HELD:
+                self._refuse_unrequested()
+                return
             else:
                 self._begin_receiving(response, now, piece)
         if framing.complete or framing.fault:
@@ -391,6 +410,9 @@ class Connection(asyncio.BufferedProtocol):
         if response is not self._response:
             return  # The reader abandoned it while it was handed over.
         framing, upload = self._framing, self._upload
+        if self._state is _HELD:
+            self._refuse_unrequested()
+            return
         if not framing.complete:
             response.fail(FailureReason("malformed", f"sent what is not an HTTP answer: {framing.fault}"))
             self.abort()
@@ -416,6 +438,10 @@ class Connection(asyncio.BufferedProtocol):
         self._owner.released(self)
 
     def _refuse_unrequested(self) -> None:
+        """Bytes have come that answer no request. One that waits to be written can be sent on another connection."""
+        response = self._response
+        if response is not None:
+            response.fail_with(StaleConnection())
         self.abort()
         self._owner.unrequested_bytes()
 
@@ -441,6 +467,8 @@ class Connection(asyncio.BufferedProtocol):
         late this process looks, and no time limit would be. A reset may leave out the acknowledgement, and TLS that
         is cut without a word does not say when it ended, so then only bytes that are still in this process count.
         """
+        if self._state is _HELD:
+            return True
         if not self._is_reused or self._state is _RECEIVING or self._framing.has_begun:
             return False
         return self._state is _SENDING or is_unacknowledged

@@ -39,7 +39,8 @@ class Deadlines:
         self.sending(began)
 
     def begin(self, began: float) -> None:
-        """Another exchange begins. To be followed by what it waits for."""
+        """Another exchange begins. To be followed by what it waits for; until then only `total` binds."""
+        self.since = math.inf
         self._total_at = began + self._timeouts.total
         self._client_s = 0.0
         self._missing = _SENDING

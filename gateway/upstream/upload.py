@@ -56,10 +56,10 @@ class Upload:
         await self._written()
         while piece := await self._rest.piece():
             self._sent_bytes += len(piece)
-            self._connection.write(_chunk(piece) if is_chunked else piece)
+            self._connection.write_now(_chunk(piece) if is_chunked else piece)
             await self._written()
         if is_chunked:
-            self._connection.write(_LAST_CHUNK)
+            self._connection.write_now(_LAST_CHUNK)
             await self._written()
         self.over = True
         self._connection.flushed()

@@ -36,6 +36,7 @@ from gateway.core.errors import GatewayError, InternalError, Overloaded, Request
 from gateway.core.response import Headers, Work
 from gateway.runtime.tasks import start_owned
 from gateway.runtime.timer_sweep import TimerSweep
+from gateway.runtime.turn_writes import TurnWrites
 from gateway.web.client_address import socket_address
 from gateway.web.client_request import ClientRequest
 from gateway.web.errors import SERVER, error_body, error_headers
@@ -78,7 +79,8 @@ _Head = tuple[RawRequestMessage | HttpProcessingError, StreamReader]
 
 
 class HttpConnection(web.RequestHandler):
-    """What is written for a client goes to `transport`, which is None once the connection ends."""
+    """What is written for a client goes to `transport`, which is None once the connection ends: at once by `write`, by
+    `writes` together with what others get in the same turn of the event loop."""
 
     congested = False
     """Whether the client reads more slowly than is written for it."""
@@ -112,6 +114,7 @@ class HttpConnection(web.RequestHandler):
         handler: Handler,
         new_id: Callable[[], str],
         timers: TimerSweep,
+        writes: TurnWrites,
         *,
         idle_s: float,
         stalled_s: float,
@@ -133,6 +136,7 @@ class HttpConnection(web.RequestHandler):
         self._new_id = new_id
         self._stalled_s = stalled_s
         self._timers = timers
+        self.writes = writes
         self._head_until = 0.0
         self._expires_at: float | None = None
         """The time for which its timer is noted."""
@@ -158,6 +162,7 @@ class HttpConnection(web.RequestHandler):
         self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self.writes.take(self)  # aiohttp closes the transport once more, before which that would be written.
         self._socket = None
         self._stop_stall_timer()
         if self._expires_at is not None:
@@ -304,17 +309,32 @@ class HttpConnection(web.RequestHandler):
         headers = [*error_headers(error), ("x-request-id", self._new_id())]
         self.begin_answer(error.status, headers, f"content-length: {len(body)}\r\n", body)
 
-    def begin_answer(self, status: int, headers: Headers, framing: str, body: bytes) -> None:
-        """Write the head of the answer to the request that is served, and the first bytes of its body. `headers` and
-        `framing` as in `response_head`. Raises ValueError, and then has written nothing."""
+    def begin_answer(self, status: int, headers: Headers, framing: str, body: bytes | None) -> None:
+        """Write the head of the answer to the request that is served, and its body; without one, the head alone,
+        together with what comes in the same turn. `headers` and `framing` as in `response_head`. Raises ValueError, and
+        then has written nothing."""
         served = self._served
         version = HttpVersion11 if served is None else served.version
         head = response_head(status, headers, framing, version=version, closes=self.is_last_answer)
         self.response_began = True
-        if self.transport is not None:
-            self.transport.write(head + body)
+        if body is None:
+            self.writes.hold(self, head)
+        else:
+            self.writes.write(self, head + body)
 
     def write(self, data: bytes | memoryview) -> None:
+        """Write at once, behind what `writes` holds."""
+        held = self.writes.take(self)
+        self.write_now(held + data if held else data)
+
+    def write_held(self) -> None:
+        """Write at once what `writes` holds."""
+        held = self.writes.take(self)
+        if held:
+            self.write_now(held)
+
+    def write_now(self, data: bytes | memoryview) -> None:
+        """Write, whatever `writes` holds."""
         if self.transport is not None:
             self.transport.write(data)
 
@@ -373,6 +393,7 @@ class HttpConnection(web.RequestHandler):
 
     def force_close(self) -> None:
         """Serve nothing more; what was written still goes out."""
+        self.write_held()
         super().force_close()
         self._expect_progress()
 

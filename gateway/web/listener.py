@@ -20,6 +20,7 @@ from aiohttp import web
 from gateway.core.response import Work
 from gateway.runtime.timer_sweep import TimerSweep
 from gateway.runtime.turn_queue import TurnQueue
+from gateway.runtime.turn_writes import TurnWrites
 from gateway.web.client_request import ClientRequest
 from gateway.web.http_connection import Handler, HttpConnection
 
@@ -61,6 +62,7 @@ class Listener(web.Server):
         self._new_id = new_id
         self._begins = TurnQueue(_BEGUN_PER_TURN)
         self._timers = TimerSweep()
+        self._writes = TurnWrites()
         self._open: dict[HttpConnection, None] = {}
         """By their last request, or their beginning: the least recent first."""
         self._empty = asyncio.Event()
@@ -68,7 +70,13 @@ class Listener(web.Server):
     def __call__(self) -> HttpConnection:
         limits = self.limits
         return HttpConnection(
-            self, self._begin, self._new_id, self._timers, idle_s=limits.idle_s, stalled_s=limits.stalled_s
+            self,
+            self._begin,
+            self._new_id,
+            self._timers,
+            self._writes,
+            idle_s=limits.idle_s,
+            stalled_s=limits.stalled_s,
         )
 
     @property

@@ -136,9 +136,8 @@ class ClientBody:
         await self._held.expect(min(size, self._expected))
         expects = "expect" in headers and headers["expect"].lower() == "100-continue"
         # A client of HTTP/1.0 does not know what an interim answer is (RFC 9110, section 10.1.1).
-        transport = request.connection.transport
-        if expects and request.version >= (1, 1) and transport is not None:
-            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if expects and request.version >= (1, 1):
+            request.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     @property
     def _expected(self) -> int:

@@ -1,4 +1,4 @@
-"""The client's side of an answer over HTTP/1.1: pieces go to the socket in the callback that brought them."""
+"""The client's side of an answer over HTTP/1.1: pieces go to the socket at the end of the turn that brought them."""
 
 from __future__ import annotations
 
@@ -126,23 +126,25 @@ class HttpResponseWriter:
             headers = (*headers, ("cache-control", "no-cache"), ("x-accel-buffering", "no"))
         self._chunked = self._request.version >= (1, 1)
         self._closing = self._closing or not self._chunked
-        self._begin(status, headers, CHUNKED if self._chunked else "", b"")
+        self._begin(status, headers, CHUNKED if self._chunked else "", None)
 
     def write(self, data: bytes) -> None:
-        transport = self._connection.transport
-        if data and transport is not None:
+        connection = self._connection
+        if data and connection.transport is not None:
             if self._chunked:
                 size = len(data)
                 head = _CHUNK_HEADS[size] if size < _SHORT_BYTES else b"%x\r\n" % size
-                transport.write(b"".join((head, data, b"\r\n")))
-            else:
-                transport.write(data)
+                data = b"".join((head, data, b"\r\n"))
+            connection.writes.hold(connection, data)
             self._has_written = True
+
+    def flush(self) -> None:
+        self._connection.write_held()
 
     def finish(self) -> None:
         self._stop_timers()
-        if self._chunked and (transport := self._connection.transport) is not None:
-            transport.write(_LAST_CHUNK)
+        if self._chunked:
+            self._connection.write(_LAST_CHUNK)
 
     def fail(self, error: GatewayError) -> None:
         if not self.started:
@@ -201,7 +203,7 @@ class HttpResponseWriter:
             self._timers.discard(self, self._looks_at)
             self._looks_at = None
 
-    def _begin(self, status: int, headers: Headers, framing: str, body: bytes) -> None:
+    def _begin(self, status: int, headers: Headers, framing: str, body: bytes | None) -> None:
         connection = self._connection
         own = [*headers, *self._always, ("x-request-id", self._request_id)]
         if self._dialect is _ANTHROPIC and "request-id" not in map(_name_of, headers):
@@ -226,5 +228,5 @@ class HeadWriter(HttpResponseWriter):
     def finish(self) -> None:
         self._stop_timers()
 
-    def _begin(self, status: int, headers: Headers, framing: str, body: bytes) -> None:
+    def _begin(self, status: int, headers: Headers, framing: str, body: bytes | None) -> None:
         super()._begin(status, headers, framing, b"")

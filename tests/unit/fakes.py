@@ -118,6 +118,9 @@ class Client:
             if self.congested and self.source is not None:
                 self.source.pause()
 
+    def flush(self) -> None:
+        """All of it is sent already."""
+
     def finish(self) -> None:
         self.ended = True
 

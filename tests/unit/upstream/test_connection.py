@@ -50,6 +50,7 @@ class Socket(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"socket": Descriptor()})
         self.unsent = 0
+        self.written = b""
         self.is_read = True
         self.is_open = True
 
@@ -66,6 +67,7 @@ class Socket(asyncio.Transport):
         return self.unsent
 
     def write(self, data: bytes) -> None:  # type: ignore[override]
+        self.written += data
         if self.unsent:
             self.get_protocol().pause_writing()
 
@@ -333,3 +335,88 @@ async def test_a_request_has_time_as_long_as_some_of_it_is_taken() -> None:
     with pytest.raises(UpstreamTimedOut, match="read no byte of the request"):
         await answer.finished()
     assert upstream.socket.unsent == 5
+
+
+REQUEST = b"POST / HTTP/1.1\r\n\r\n{}"
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
+
+
+class DistrustfulShelf(Shelf):
+    """Counts connections on which what came answers no request."""
+
+    unrequested = 0
+
+    def unrequested_bytes(self) -> None:
+        self.unrequested += 1
+
+
+class Holding:
+    """Two connections that have carried a request; `second` is given another one in a turn that has written one."""
+
+    def __init__(self) -> None:
+        self.first, self.second = Wire(idle=0.05), Wire(idle=0.05)
+        self.shelf = self.second.connection._owner = DistrustfulShelf()
+        self.second.connection._options = self.first.connection._options
+        for wire in (self.first, self.second):
+            wire.begins(ANSWER + b"{}")
+            wire.socket.written = b""
+        self.first.hears()
+        self.answer = self.second.hears()
+
+
+async def test_of_several_requests_in_a_turn_the_first_is_written_at_once_and_the_others_at_its_end() -> None:
+    they = Holding()
+    assert (they.first.socket.written, they.second.socket.written) == (REQUEST, b"")
+    await asyncio.sleep(0)
+    assert they.second.socket.written == REQUEST
+    they.second.says(ANSWER + b"{}")
+    assert they.answer.available() == b"{}"
+    assert they.shelf.free == [they.second.connection] * 2
+
+
+async def test_a_new_connection_is_written_to_at_once() -> None:
+    one, other = Wire(), Wire()
+    other.connection._options = one.connection._options
+    one.hears()
+    other.hears()
+    assert other.socket.written == REQUEST
+
+
+@pytest.mark.parametrize("said", [ANSWER + b"{}", ANSWER, ANSWER[:20], ANSWER.replace(b"2", b"0")])
+async def test_what_comes_before_a_request_is_written_is_not_its_answer(said: bytes) -> None:
+    they = Holding()
+    they.second.says(said)
+    await asyncio.sleep(0)
+    with pytest.raises(StaleConnection):
+        await they.answer.finished()
+    assert (they.second.socket.written, they.second.socket.is_open, they.shelf.unrequested) == (b"", False, 1)
+
+
+@pytest.mark.parametrize("said", [b"", ANSWER[:20]])
+async def test_a_request_whose_connection_ends_before_it_is_written_can_be_sent_again(said: bytes) -> None:
+    they = Holding()
+    if said:
+        they.second.says(said)
+    they.second.connection.eof_received()
+    await asyncio.sleep(0)
+    with pytest.raises(StaleConnection):
+        await they.answer.finished()
+    assert they.second.socket.written == b""
+
+
+async def test_a_request_that_is_left_before_it_is_written_is_never_sent() -> None:
+    they = Holding()
+    they.second.connection.leave(they.answer)
+    await asyncio.sleep(0)
+    assert (they.second.socket.written, they.second.socket.is_open) == (b"", False)
+
+
+async def test_a_timer_of_the_idle_connection_is_none_of_the_request_that_is_held() -> None:
+    they = Holding()
+    # As long as a silent upstream may be.
+    they.second.connection._deadlines.since -= 10
+    they.second.connection.expired()
+    await asyncio.sleep(0)
+    assert (they.second.socket.written, they.second.socket.is_open) == (REQUEST, True)
+    they.second.connection.leave(they.answer)
+    they.first.connection.abort()

@@ -385,3 +385,65 @@ async def test_the_address_of_a_client_is_written_as_addresses_usually_are(peer:
     connection = Listener(lambda _: None, lambda: "id", ClientLimits(1))()
     connection.connection_made(TakingClient(peer))
     assert connection.remote == address
+
+
+WAYS = ("answer", "hold", "write", "write_held", "turn")
+
+
+class _Writing:
+    """A connection, and another of the same listener, by whose answers turns have begun already."""
+
+    def __init__(self) -> None:
+        listener = Listener(_answer_at_once, lambda: "id", ClientLimits(2))
+        self.client, self.other = TakingClient(), TakingClient()
+        self.connection, other = listener(), listener()
+        self.connection.connection_made(self.client)
+        other.connection_made(self.other)
+        other.data_received(LATER)
+
+    async def write(self, way: str, data: bytes) -> None:
+        connection = self.connection
+        if way == "answer":
+            connection.writes.write(connection, data)
+        elif way == "hold":
+            connection.writes.hold(connection, data)
+        elif way == "write":
+            connection.write(data)
+        elif way == "write_held":
+            connection.write_held()
+        else:
+            await asyncio.sleep(0)
+
+
+async def _written(ways: list[str]) -> tuple[bytes, bytes]:
+    """What was written in these ways, and what the client has when its connection is closed."""
+    writing, pieces = _Writing(), [b"%d " % number for number in range(len(ways))]
+    for way, piece in zip(ways, pieces, strict=True):
+        await writing.write(way, piece)
+    writing.connection.force_close()
+    await settled()
+    return b"".join(piece for way, piece in zip(ways, pieces, strict=True) if way in WAYS[:3]), writing.client.read
+
+
+@given(ways=st.lists(st.sampled_from(WAYS), max_size=12))
+def test_a_client_gets_all_in_the_order_in_which_it_was_written(ways: list[str]) -> None:
+    written, got = asyncio.run(_written(ways))
+    assert got == written
+
+
+async def test_what_is_held_for_a_client_that_has_left_is_dropped() -> None:
+    writing = _Writing()
+    await writing.write("hold", b"1")
+    writing.client.close()
+    writing.connection.connection_lost(None)
+    await settled()
+    assert writing.client.read == b""
+
+
+async def test_answers_of_one_turn_are_written_together_at_its_end() -> None:
+    writing = _Writing()
+    writing.connection.data_received(LATER)
+    assert writing.other.read
+    assert not writing.client.read
+    await asyncio.sleep(0)
+    assert writing.client.read.startswith(b"HTTP/1.1 401 ")

@@ -1,0 +1,93 @@
+"""What waits for the end of a turn, and in which order it is written."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.runtime.turn_writes import TurnWrites
+
+LONG = bytes(100_000)
+
+
+class Socket:
+    """Notes each piece that it gets, in a list that sockets share."""
+
+    def __init__(self, name: str, written: list[tuple[str, bytes]]) -> None:
+        self._name = name
+        self._written = written
+
+    def write_now(self, data: bytes) -> None:
+        self._written.append((self._name, data))
+
+
+class _Sockets:
+    def __init__(self) -> None:
+        self.writes = TurnWrites()
+        self.written: list[tuple[str, bytes]] = []
+        self.a, self.b, self.c = (Socket(name, self.written) for name in "abc")
+
+
+async def test_the_first_of_a_turn_is_written_at_once_and_the_others_at_its_end() -> None:
+    they = _Sockets()
+    for socket in (they.a, they.b, they.c):
+        they.writes.write(socket, b"1")
+    assert they.written == [("a", b"1")]
+    await asyncio.sleep(0)
+    assert they.written == [("a", b"1"), ("b", b"1"), ("c", b"1")]
+    they.writes.write(they.b, b"2")
+    assert they.written[3:] == [("b", b"2")]
+
+
+async def test_what_is_held_waits_though_it_is_the_first() -> None:
+    they = _Sockets()
+    they.writes.hold(they.a, b"1")
+    they.writes.write(they.b, b"2")
+    assert not they.written
+    await asyncio.sleep(0)
+    assert they.written == [("a", b"1"), ("b", b"2")]
+
+
+async def test_a_socket_gets_what_a_turn_has_for_it_in_one_piece_and_in_order() -> None:
+    they = _Sockets()
+    they.writes.write(they.a, b"1")
+    for piece in (b"2", b"3", b"4"):
+        they.writes.write(they.a, piece)
+        they.writes.hold(they.b, piece)
+    await asyncio.sleep(0)
+    assert they.written == [("a", b"1"), ("a", b"234"), ("b", b"234")]
+
+
+async def test_what_is_long_is_not_held_and_comes_behind_what_is() -> None:
+    they = _Sockets()
+    they.writes.hold(they.a, b"1")
+    they.writes.write(they.a, LONG)
+    assert they.written == [("a", b"1" + LONG)]
+    await asyncio.sleep(0)
+    assert len(they.written) == 1
+
+
+async def test_what_is_taken_is_not_written_again() -> None:
+    they = _Sockets()
+    they.writes.hold(they.a, b"1")
+    they.writes.hold(they.b, b"1")
+    assert (they.writes.take(they.a), they.writes.take(they.a)) == (b"1", b"")
+    await asyncio.sleep(0)
+    assert they.written == [("b", b"1")]
+
+
+async def test_what_is_written_while_a_turn_ends_is_of_the_next() -> None:
+    they = _Sockets()
+
+    class Answering(Socket):
+        def write_now(self, data: bytes) -> None:
+            super().write_now(data)
+            if len(they.written) < 4:
+                they.writes.hold(self, data + b"+")
+
+    answering = Answering("x", they.written)
+    they.writes.hold(answering, b"1")
+    they.writes.hold(they.a, b"1")
+    await asyncio.sleep(0)
+    assert they.written == [("x", b"1"), ("a", b"1")]
+    await asyncio.sleep(0)
+    assert they.written[2:] == [("x", b"1+")]
