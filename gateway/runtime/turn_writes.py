@@ -26,10 +26,11 @@ class Written(Protocol):
 
 
 class TurnWrites:
-    """One for many connections of one event loop. What is written to one of them keeps its order; what is written to
-    its socket besides has to come behind what `take` gives."""
+    """One for many connections of one event loop, in which it is made. What is written to one of them keeps its order;
+    what is written to its socket besides has to come behind what `take` gives."""
 
     def __init__(self) -> None:
+        self._call_soon = asyncio.get_running_loop().call_soon
         self._held: dict[Written, bytes] = {}
         self._end: asyncio.Handle | None = None
         """The end of the turn, where it has begun: where anything was written or is held."""
@@ -37,7 +38,7 @@ class TurnWrites:
     def write(self, connection: Written, data: bytes) -> None:
         """Write at once what is the first of this turn, or long, else at its end."""
         if self._end is None:
-            self._end = asyncio.get_running_loop().call_soon(self._write)
+            self._end = self._call_soon(self._write)
             connection.write_now(data)
         elif len(data) > _LONG_BYTES:
             connection.write_now(self.take(connection) + data)
@@ -50,7 +51,7 @@ class TurnWrites:
         held = self._held
         held[connection] = held[connection] + data if connection in held else data
         if self._end is None:
-            self._end = asyncio.get_running_loop().call_soon(self._write)
+            self._end = self._call_soon(self._write)
 
     def take(self, connection: Written) -> bytes:
         """What is held for a connection, to be written now or dropped."""

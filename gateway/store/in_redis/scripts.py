@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from hashlib import sha1
 from pathlib import Path
 from struct import Struct
+
+from gateway.core.remembered import remembered
 
 _FOLDER = Path(__file__).with_name("lua")
 _CONSTANT = re.compile(r"^local ([A-Z][A-Z_]*) = ('[^'\n]*'|[0-9][0-9 *^-]*)$", re.MULTILINE)
@@ -42,7 +43,7 @@ def bulk(*values: str | bytes | int) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(piece), piece) for piece in pieces])
 
 
-@lru_cache(256)
+@remembered(256)
 def doubles(count: int) -> Struct:
     """So many little-endian doubles, in which scripts take numbers."""
     return Struct(f"<{count}d")
