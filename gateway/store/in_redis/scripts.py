@@ -49,7 +49,7 @@ def doubles(count: int) -> Struct:
     return Struct(f"<{count}d")
 
 
-@lru_cache(256)
+@remembered(256)
 def whole_numbers(count: int) -> Struct:
     """So many little-endian whole numbers of eight bytes, in which admit.lua gives its reply."""
     return Struct(f"<{count}q")
