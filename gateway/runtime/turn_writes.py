@@ -32,10 +32,11 @@ class Written(Protocol):
 
 
 class TurnWrites:
-    """One for many connections of one event loop. What is written to one of them keeps its order; what is written to
-    its socket besides has to come behind what `take` gives."""
+    """One for many connections of one event loop, in which it is made. What is written to one of them keeps its order;
+    what is written to its socket besides has to come behind what `take` gives."""
 
     def __init__(self) -> None:
+        self._call_soon = asyncio.get_running_loop().call_soon
         self._held: dict[Written, bytes] = {}
         self._end: asyncio.Handle | None = None
         """The end of the turn, where it has begun: where anything was written or is held."""
@@ -43,7 +44,7 @@ class TurnWrites:
     def write(self, connection: Written, data: bytes) -> None:
         """Write at once what is the first of this turn, or long, else at its end."""
         if self._end is None:
-            self._end = asyncio.get_running_loop().call_soon(self._end_turn)
+            self._end = self._call_soon(self._end_turn)
             connection.write_now(data)
         elif len(data) > _LONG_BYTES:
             connection.write_now(self.take(connection) + data)
@@ -62,7 +63,7 @@ class TurnWrites:
                 return
         held[connection] = data
         if self._end is None:
-            self._end = asyncio.get_running_loop().call_soon(self._end_turn)
+            self._end = self._call_soon(self._end_turn)
         elif len(held) >= _MOST:
             self._write()
 

@@ -6,11 +6,10 @@ ends, that is a fault. What follows the end is `excess`, and makes the connectio
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import httptools
 
 from gateway.core.header_rules import REPEATED_PREFIXES
+from gateway.core.remembered import remembered
 
 BODILESS_BYTES = 65_536
 """What may come in a row without bringing any body: head, trailers, chunk extensions, 1xx."""
@@ -24,7 +23,7 @@ NO_HEADERS: dict[str, str] = {}
 """In the place of those that the response has taken. A message that begins has a dictionary of its own."""
 
 
-@lru_cache(_REMEMBERED_NAMES)
+@remembered(_REMEMBERED_NAMES)
 def _lower(name: bytes) -> str:
     """The name of a header in lower case: the same text each time, so that it is compared and found at once."""
     return name.lower().decode("latin-1")

@@ -243,7 +243,7 @@ class HttpConnection(web.RequestHandler):
             if work is None and content.is_eof() and not self.congested:
                 self._end(request)
             else:
-                self._task_handler = start_owned(self._serve_on(request, work))
+                self._task_handler = start_owned(self._serve_on(request, work), self._loop)
 
     def _take_more(self) -> None:
         """Let the parser go on, which waits until messages are taken: it keeps a few."""
