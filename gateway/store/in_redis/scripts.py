@@ -45,8 +45,14 @@ def bulk(*values: str | bytes | int) -> bytes:
 
 @remembered(256)
 def doubles(count: int) -> Struct:
-    """So many little-endian doubles, in which scripts take and give numbers."""
+    """So many little-endian doubles, in which scripts take numbers."""
     return Struct(f"<{count}d")
+
+
+@remembered(256)
+def whole_numbers(count: int) -> Struct:
+    """So many little-endian whole numbers of eight bytes, in which admit.lua gives its reply."""
+    return Struct(f"<{count}q")
 
 
 def _with_constants(text: str) -> str:
