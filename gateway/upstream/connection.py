@@ -296,8 +296,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.write(data)
         if self.congested:
             self._await_flush()
-        elif self._upload is None:
-            self.flushed()
+        elif self._upload is None and self._response is not None:
+            self._await_response(self._response)
 
     def waiting_for_client(self, sent_bytes: int) -> None:
         """All that was available is taken: the source is waited for."""

@@ -46,17 +46,15 @@ class Framing:
 
     def expect_response(self) -> None:
         self.status = 0
+        self.has_begun = False
+        """Whether any byte of the response has come."""
         self.complete = self._until_close = False
         self._bodiless = 0
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether any byte of the response has come that brought no body yet."""
-        return self.status != 0 or self._bodiless != 0
 
     def feed(self, data: bytes | memoryview) -> bytes:
         """The body that these bytes bring, in one piece. To be followed by a look at `complete` and
         `fault`."""
+        self.has_begun = True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
