@@ -320,8 +320,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.write(data)
         if self.congested:
             self._await_flush()
-        elif self._upload is None:
-            self.flushed()
+        elif self._upload is None and self._response is not None:
+            self._await_response(self._response)
 
     def waiting_for_client(self, sent_bytes: int) -> None:
         """All that was available is taken: the source is waited for."""
@@ -437,6 +437,8 @@ class Connection(asyncio.BufferedProtocol):
     def _begin_receiving(self, response: ResponseStream, now: float, piece: bytes) -> None:
         self._state, framing = _RECEIVING, self._framing
         headers, framing.headers = framing.headers, NO_HEADERS
+        if not response.sent_at:
+            response.sent_at = now  # An answer to what was not taken whole: none of its time is the upstream's.
         response.head(framing.status, headers, now, piece)
         if self._upload is not None:
             self._upload.stop()

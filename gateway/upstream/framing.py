@@ -7,11 +7,11 @@ ends, that is a fault. What follows the end is `excess`, and makes the connectio
 from __future__ import annotations
 
 from collections import deque
-from functools import lru_cache
 
 import httptools
 
 from gateway.core.header_rules import REPEATED_PREFIXES
+from gateway.core.remembered import remembered
 
 BODILESS_BYTES = 65_536
 """What may come in a row without bringing any body: head, trailers, chunk extensions, 1xx."""
@@ -25,7 +25,7 @@ NO_HEADERS: dict[str, str] = {}
 """In the place of those that the response has taken. A message that begins has a dictionary of its own."""
 
 
-@lru_cache(_REMEMBERED_NAMES)
+@remembered(_REMEMBERED_NAMES)
 def _lower(name: bytes) -> str:
     """The name of a header in lower case: the same text each time, so that it is compared and found at once."""
     return name.lower().decode("latin-1")
@@ -53,6 +53,7 @@ class Framing:
         "complete",
         "excess",
         "fault",
+        "has_begun",
         "headers",
         "keeps_alive",
         "on_body",
@@ -73,17 +74,15 @@ class Framing:
 
     def expect_response(self) -> None:
         self.status = 0
+        self.has_begun = False
+        """Whether any byte of the response has come."""
         self.complete = self._until_close = False
         self._bodiless = 0
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether any byte of the response has come that brought no body yet."""
-        return self.status != 0 or self._bodiless != 0
 
     def feed(self, data: bytes | memoryview) -> bytes:
         """The body that these bytes bring, in one piece. To be followed by a look at `complete` and
         `fault`."""
+        self.has_begun = True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:

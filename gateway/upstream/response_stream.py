@@ -128,7 +128,7 @@ class ResponseStream:
             raise self._failure
 
     def woken(self) -> Awaitable[None]:
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        self._waiter = waiter = self._relays.loop.create_future()
         return waiter
 
     def wake(self) -> None:

@@ -10,6 +10,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
+from gateway.core.remembered import remembered
 from gateway.core.response import Headers
 from gateway.web.errors import SERVER
 
@@ -45,7 +46,7 @@ def _status_line(version: tuple[int, int], status: int) -> str:
     return f"HTTP/{version[0]}.{version[1]} {status} {_REASONS.get(status, '')}\r\n"
 
 
-@lru_cache(maxsize=1)
+@remembered(1)
 def _end(second: float) -> str:
     """The server, the date and what ends the head."""
     return f"server: {SERVER}\r\ndate: {formatdate(second, usegmt=True)}\r\n\r\n"
