@@ -398,6 +398,8 @@ class Connection(asyncio.BufferedProtocol):
     def _begin_receiving(self, response: ResponseStream, now: float, piece: bytes) -> None:
         self._state, framing = _RECEIVING, self._framing
         headers, framing.headers = framing.headers, NO_HEADERS
+        if not response.sent_at:
+            response.sent_at = now  # An answer to what was not taken whole: none of its time is the upstream's.
         response.head(framing.status, headers, now, piece)
         if self._upload is not None:
             self._upload.stop()

@@ -358,8 +358,8 @@ class HttpConnection(web.RequestHandler):
         self._head_bytes += size
         if self._head_bytes <= _UNFINISHED_HEAD_BYTES:
             return
-        if self.is_idle and self._socket is not None:
-            self._socket.write(_HEAD_TOO_LARGE)
+        if self.is_idle:
+            self.write(_HEAD_TOO_LARGE)
             self.force_close()
         else:
             self._serve_no_more()

@@ -337,6 +337,13 @@ async def test_a_request_has_time_as_long_as_some_of_it_is_taken() -> None:
     assert upstream.socket.unsent == 5
 
 
+async def test_an_answer_to_a_request_that_is_not_taken_yet_takes_no_time_of_the_upstream() -> None:
+    upstream = Wire()
+    upstream.socket.unsent = 10
+    answer = upstream.begins(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 10\r\n\r\n{")
+    assert answer.first_byte_at == answer.sent_at > 0
+
+
 REQUEST = b"POST / HTTP/1.1\r\n\r\n{}"
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
 
