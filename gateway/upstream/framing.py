@@ -6,6 +6,8 @@ ends, that is a fault. What follows the end is `excess`, and makes the connectio
 
 from __future__ import annotations
 
+from collections import deque
+
 import httptools
 
 from gateway.core.header_rules import REPEATED_PREFIXES
@@ -29,18 +31,44 @@ def _lower(name: bytes) -> str:
     return name.lower().decode("latin-1")
 
 
+class BodyPieces(deque[bytes]):
+    """What a parser has found of a body. One serves the framings of a whole event loop, since each empties it before
+    the loop goes on: what each of thousands of streams has of its own is seldom in the processor's caches."""
+
+    __slots__ = ("put",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.put = self.append
+
+
 class Framing:
     """Reads one response after another; `expect_response` begins each. `status` is 0 until the head is whole."""
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_bodiless",
+        "_parser",
+        "_pieces",
+        "_until_close",
+        "complete",
+        "excess",
+        "fault",
+        "has_begun",
+        "headers",
+        "keeps_alive",
+        "on_body",
+        "status",
+    )
+
+    def __init__(self, pieces: BodyPieces) -> None:
         self.headers = NO_HEADERS
         self.keeps_alive = False
         """Of a `complete` response: whether another may follow."""
         self.excess = False
         """Whether bytes came that answer no request. Nothing is read after such, nor after a `fault`."""
         self.fault = ""
-        self._pieces: list[bytes] = []
-        self.on_body = self._pieces.append
+        self._pieces = pieces
+        self.on_body = pieces.put
         self._parser = httptools.HttpResponseParser(self)
         self.expect_response()
 
@@ -59,13 +87,18 @@ class Framing:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._refuse(str(error) or "it switches to another protocol")
+        except BaseException:
+            self._pieces.clear()  # No other response may get them.
+            raise
         pieces = self._pieces
         if not pieces:
             self._count_bodiless(len(data))
             return b""
         self._bodiless = 0
-        piece = b"".join(pieces)  # Of one piece, that is the piece itself.
-        pieces.clear()
+        piece = pieces.popleft()
+        if pieces:
+            piece = b"".join((piece, *pieces))
+            pieces.clear()
         return piece
 
     def let_go(self) -> None:
