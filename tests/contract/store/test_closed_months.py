@@ -37,7 +37,7 @@ def months(keeper: Keeper) -> Months:
 
 
 @pytest.fixture
-async def redis_months(redis: RedisServer) -> Months:
+def redis_months(redis: RedisServer) -> Months:
     return Months(RedisKeeper(redis.url, [redis]).today())
 
 
