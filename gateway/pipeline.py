@@ -94,7 +94,9 @@ class Pipeline:
     """Answers requests, and owns what must still happen after an answer has ended."""
 
     def __init__(self, services: Services, tasks: BackgroundTasks) -> None:
-        """`tasks` are the pipeline's own: `wait_settled` waits for what they do."""
+        """`tasks` are the pipeline's own: `wait_settled` waits for what they do. Its requests run in the event
+        loop in which it is made."""
+        self._loop = asyncio.get_running_loop()
         self.services = services
         self._tasks = tasks
         self._running: dict[asyncio.Task[Any], Exchange] = {}
@@ -140,7 +142,7 @@ class Pipeline:
         return exchange
 
     async def _run(self, exchange: Exchange, writer: ResponseWriter, work: Page) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None, "a request runs in a task"
         self._running[task] = exchange
         try:
@@ -313,7 +315,7 @@ class Pipeline:
             self._settle(exchange)  # Nothing was sent and nothing is held.
         else:
             # In the next turn: the end of the answer leaves before.
-            asyncio.get_running_loop().call_soon(self._release, exchange)
+            self._loop.call_soon(self._release, exchange)
 
     def _release(self, exchange: Exchange) -> None:
         try:
@@ -425,7 +427,7 @@ class Pipeline:
     async def _next_records(self) -> None:
         """Wait until nothing that has ended is left to be recorded, once one more is."""
         if self._all_recorded is None:
-            self._all_recorded = asyncio.get_running_loop().create_future()
+            self._all_recorded = self._loop.create_future()
         await asyncio.wait([self._all_recorded])
 
 

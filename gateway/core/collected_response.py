@@ -65,14 +65,12 @@ class CollectedResponse(UpstreamResponse):
     @property
     def body(self) -> bytes:
         """What has come so far."""
-        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        return b"".join(self._pieces)  # Of one piece, that is the piece itself.
 
-    @property
     def is_called_stream(self) -> bool:
         """Whether its content type says that it is an event stream."""
         return self.headers.get("content-type", "").lower().startswith("text/event-stream")
 
-    @property
     def is_opaque(self) -> bool:
         """Whether its content coding is one that is not known here, and is more than a name: `utf-8` is used as one."""
         return "content-encoding" in self.headers and self.kind is _OTHER
@@ -92,7 +90,7 @@ class CollectedResponse(UpstreamResponse):
         self.headers = self._response.headers = {name: headers[name] for name in names if name in headers}
 
     def available(self) -> bytes | None:
-        return self.body if self.is_whole else None
+        return b"".join(self._pieces) if self.is_whole else None
 
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
         for piece in self._pieces:

@@ -21,8 +21,9 @@ _TEXT_OPENINGS = {
 
 class ContentTemplate:
     """What the next chunk of content looks like, learned from one: an `opening`, a text, and a `closing` that begins
-    with the quote behind the text. `size` is that of the two. The opening is empty while nothing is known. The text of
-    an event alone is at `text_begin` to `text_end`, as a slice counts; while nothing is known, that is no text."""
+    with the quote behind the text. `size` is that of the two, which only an event that is like this one has beside its
+    text. The opening is empty while nothing is known, and then no event is that much longer than what is between the
+    two."""
 
     __slots__ = (
         "_between",
@@ -32,8 +33,6 @@ class ContentTemplate:
         "closing",
         "opening",
         "size",
-        "text_begin",
-        "text_end",
     )
 
     def __init__(self, shape: StreamFormat | None) -> None:
@@ -41,8 +40,7 @@ class ContentTemplate:
         self._between: bytes | None = b""
         """What is between a text and the next mark; None until a run of events is looked for."""
         self._text_opening = _TEXT_OPENINGS.get(shape) if shape is not None else None
-        self.size = 0
-        self.suspend()
+        self.opening, self.size = b"", -1
 
     def learn(self, event: bytes) -> None:
         if self._text_opening is None:
@@ -54,23 +52,21 @@ class ContentTemplate:
         seam = self.closing + self._learned
         # A search for something short is far faster: a long one is prepared again for each place where it is found.
         self._mark = self._text_opening if self.closing.find(self._text_opening) < 0 else seam
-        self._between, self.size = None, len(seam)
+        self._between, self.size = None, len(seam) or -1
         self.resume()
 
     def suspend(self) -> None:
         """Something else came: each event is looked at until it is known that the stream goes on as before."""
         self.opening = b""
-        self.text_begin = self.text_end = 0
 
     def resume(self) -> None:
         self.opening = self._learned
-        self.text_begin, self.text_end = len(self._learned), -len(self.closing)
 
     def texts_of(self, data: bytes, begin: int) -> list[bytes]:
         """The texts of the events from here that are like this one."""
         if not self.opening or not data.startswith(self.opening, begin):
             return []
-        *parts, last = data[begin + self.text_begin :].split(self._mark)
+        *parts, last = data[begin + len(self.opening) :].split(self._mark)
         between = self._between
         if between is None:
             between = self._between = (self.closing + self._learned).removesuffix(self._mark)

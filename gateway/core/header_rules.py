@@ -14,9 +14,9 @@ Claude Code, Codex, opencode and pi send; W3C Trace Context.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 
 from gateway.core.http_syntax import RESERVED_HEADERS
+from gateway.core.remembered import remembered
 
 _REMEMBERED_NAMES = 256
 """Of each rule, and as many sets of names. Clients send the same few dozen names with every request, servers the same
@@ -39,19 +39,17 @@ class HeaderRule:
         self._prefixes = prefixes
         self._kept_endings = kept_endings
         self._kept_prefixes = kept_prefixes
-        self._remembered: dict[str, str] = {}
-        self._passing_of = lru_cache(_REMEMBERED_NAMES)(self._passing_names)
+        self._passing_name = remembered(_REMEMBERED_NAMES)(self._find_passing_name)
+        self._passing_names = remembered(_REMEMBERED_NAMES)(self._find_passing_names)
 
     def admits(self, name: str) -> bool:
         return bool(self._passing_name(name))
 
     def passed(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
         """The lines that pass, names in lower case."""
-        remembered, passed = self._remembered.get, []
+        passing_name, passed = self._passing_name, []
         for name, value in headers.items():
-            lower = remembered(name)
-            if lower is None:
-                lower = self._remember(name)
+            lower = passing_name(name)
             if lower:
                 passed.append((lower, value))  # A comprehension is a call of its own in Python 3.11.
         return passed
@@ -61,7 +59,7 @@ class HeaderRule:
         line feeds between them. Which of them pass is remembered for all names together: a server sends the same ones
         with each answer, and only few of them pass."""
         passed: list[tuple[str, str]] = []
-        for name in self._passing_of(tuple(headers)):
+        for name in self._passing_names(tuple(headers)):
             value = headers[name]
             if "\n" in value:
                 passed += [(name, line) for line in value.split("\n")]
@@ -69,16 +67,10 @@ class HeaderRule:
                 passed.append((name, value))
         return passed
 
-    def _passing_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple([name for name in names if self._passing_name(name)])
+    def _find_passing_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple([name for name in names if self._find_passing_name(name)])
 
-    def _remember(self, name: str) -> str:
-        if len(self._remembered) >= _REMEMBERED_NAMES:
-            self._remembered.clear()
-        lower = self._remembered[name] = self._passing_name(name)
-        return lower
-
-    def _passing_name(self, name: str) -> str:
+    def _find_passing_name(self, name: str) -> str:
         """The name in lower case; empty if it does not pass."""
         lower = name.lower()
         if lower in self._names:

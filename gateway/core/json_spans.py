@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from functools import lru_cache
 
 import msgspec
 
 from gateway.core.errors import BodyUnreadable, FieldInvalid
 from gateway.core.json_object import Path
+from gateway.core.remembered import remembered
 from gateway.core.sse import BOM
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -226,12 +226,12 @@ def names_of(members: Iterable[str]) -> MemberNames:
     """What is known of an object by the names of its members. Clients send the same ones with every request, but can
     make up any: those of usual lengths are remembered."""
     if len("".join(members)) <= REMEMBERED_CHARACTERS:
-        return _remembered_names(*members)
+        return _remembered_names(tuple(members))
     return _member_names(tuple(members), are_remembered=False)
 
 
-@lru_cache(256)
-def _remembered_names(*names: str) -> MemberNames:
+@remembered(256)
+def _remembered_names(names: tuple[str, ...]) -> MemberNames:
     return _member_names(names, are_remembered=True)
 
 

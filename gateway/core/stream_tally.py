@@ -204,10 +204,9 @@ class StreamTally:
     def feed(self, data: bytes) -> bytes:
         """Take in what the upstream sent; give what the client gets now."""
         template = self._template
-        begin, end = template.text_begin, template.text_end
-        text = data[begin:end]
-        # Slices are compared in less time than `startswith` and `endswith` take.
-        if text and QUOTE not in text and data[:begin] == template.opening and data[end:] == template.closing:
+        # Two calls in less than half the time of three slices, of which two are compared.
+        text = data.removeprefix(template.opening).removesuffix(template.closing)
+        if text and len(data) - len(text) == template.size and QUOTE not in text:
             # One event that is like the template, as most pieces are.
             self._alike_events += 1
             self._weight += len(text) if text.isascii() and BACKSLASH not in text else weight_of_json(text)

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import cache
 
 from gateway.core.calendar import FOREVER_MS
 
 _FIRST_MS = -62_135_596_800_000
 """When the year 1 began, by UTC."""
 
+_FRACTIONS = tuple([f".{milliseconds:03}".rstrip("0") if milliseconds else "" for milliseconds in range(1000)])
+"""Of a second, by its milliseconds, each with its point; empty for none. Each answer with limits has a few."""
+
 
 def duration_text(milliseconds: int) -> str:
     """`0s`, `120ms`, `1s`, `6m0s`, `72h0m0s`: as OpenAI writes the time until a limit resets."""
     if milliseconds < 1000:
         return f"{milliseconds}ms" if milliseconds > 0 else "0s"
-    seconds, fraction = milliseconds // 1000, _fraction(milliseconds % 1000)
+    seconds, fraction = milliseconds // 1000, _FRACTIONS[milliseconds % 1000]
     if seconds < 60:
         return f"{seconds}{fraction}s"
     minutes, seconds = seconds // 60, seconds % 60
     if minutes < 60:
         return f"{minutes}m{seconds}{fraction}s"
     return f"{minutes // 60}h{minutes % 60}m{seconds}{fraction}s"
-
-
-@cache  # There are a thousand, of which each answer with limits has a few.
-def _fraction(milliseconds: int) -> str:
-    """Of a second, with its point; empty for none."""
-    return f".{milliseconds:03}".rstrip("0") if milliseconds else ""
 
 
 def rfc3339(ms: int) -> str:

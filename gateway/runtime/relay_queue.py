@@ -35,9 +35,10 @@ class _Waiting(NamedTuple):
 
 
 class RelayQueue:
-    """One for each event loop. Calls what waits, in a later turn."""
+    """One for each event loop, in which it is made. Calls what waits, in a later turn."""
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self._cheap: deque[_Waiting] = deque()
         self._costly: deque[_Waiting] = deque()
         self._costly_from = 0.0
@@ -50,7 +51,7 @@ class RelayQueue:
         if cost_s <= COSTLY_S:
             self._cheap.append(_Waiting(go_on, cost_s))
             if self._turn is None:
-                self._turn = asyncio.get_running_loop().call_soon(self._next_turn)
+                self._turn = self.loop.call_soon(self._next_turn)
             return
         self._costly.append(_Waiting(go_on, cost_s))
         self._costly_from = monotonic() + PAUSE * cost_s
@@ -66,11 +67,11 @@ class RelayQueue:
             left_s -= one.cost_s
             one.go_on()
         if self._cheap and self._turn is None:
-            self._turn = asyncio.get_running_loop().call_soon(self._next_turn)
+            self._turn = self.loop.call_soon(self._next_turn)
 
     def _await_pause(self) -> None:
         wait_s = self._costly_from - monotonic()
-        self._pause = asyncio.get_running_loop().call_later(wait_s, self._next_costly)
+        self._pause = self.loop.call_later(wait_s, self._next_costly)
 
     def _next_costly(self) -> None:
         self._pause = None

@@ -105,9 +105,10 @@ class BackgroundTasks:
         self._log_error(f"background task {name} failed", error)
 
 
-def start_owned(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Run what handles its exceptions itself; its caller keeps the task, and cancels it where it is to end early."""
-    return asyncio.get_running_loop().create_task(work)
+def start_owned(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+    """Run what handles its exceptions itself, in the loop that runs; its caller keeps the task, and cancels it where it
+    is to end early."""
+    return loop.create_task(work)
 
 
 async def wait_first(*waits: Coroutine[Any, Any, Any]) -> None:

@@ -26,10 +26,12 @@ class LineFull(Exception):
 
 
 class TurnQueue:
-    """What `try_begin` has let through begins in this turn, what `wait` has returned for, or `begin_later` calls."""
+    """What `try_begin` has let through begins in this turn of the event loop, which is the one in which the queue is
+    made, what `wait` has returned for, or `begin_later` calls."""
 
     def __init__(self, per_turn: int, waiting_max: int = sys.maxsize) -> None:
         """`waiting_max` is of one line."""
+        self._call_soon = asyncio.get_running_loop().call_soon
         self._per_turn = per_turn
         self._left = per_turn
         """How many more may begin before the next turn: none where some wait."""
@@ -59,7 +61,7 @@ class TurnQueue:
             self._plan_turn()
 
     def _plan_turn(self) -> None:
-        self._turn = asyncio.get_running_loop().call_soon(self._next_turn)
+        self._turn = self._call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
         self._turn = None

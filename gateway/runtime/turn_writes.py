@@ -5,7 +5,8 @@ after a while of computing, the reader has gone to sleep again each time: a quar
 a stream was that. Written together, the first one wakes it for those that follow, and what is to be written twice to
 one socket goes there in one piece.
 
-Only what comes in a turn with more waits. A turn's first is written at once, since most turns have no other.
+Only what comes in a turn with more waits. A turn's first is written at once, since most turns have no other. A turn
+that has much is written in portions.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ import asyncio
 from typing import Protocol
 
 _LONG_BYTES = 65_536
-"""What is longer is not held: to send it takes longer than to wake its reader."""
+"""What is longer is not held: to send it takes longer than to wake its reader. Of one connection no more is held, so
+that it tells soon that its client does not read."""
+
+_MOST = 128
+"""For how many connections something is held. libuv goes on with sockets that have become readable meanwhile, 48 times,
+as long as each look finds 1024 of them: a turn can have fifty thousand events, and take seconds."""
 
 
 class Written(Protocol):
@@ -26,10 +32,11 @@ class Written(Protocol):
 
 
 class TurnWrites:
-    """One for many connections of one event loop. What is written to one of them keeps its order; what is written to
-    its socket besides has to come behind what `take` gives."""
+    """One for many connections of one event loop, in which it is made. What is written to one of them keeps its order;
+    what is written to its socket besides has to come behind what `take` gives."""
 
     def __init__(self) -> None:
+        self._call_soon = asyncio.get_running_loop().call_soon
         self._held: dict[Written, bytes] = {}
         self._end: asyncio.Handle | None = None
         """The end of the turn, where it has begun: where anything was written or is held."""
@@ -37,7 +44,7 @@ class TurnWrites:
     def write(self, connection: Written, data: bytes) -> None:
         """Write at once what is the first of this turn, or long, else at its end."""
         if self._end is None:
-            self._end = asyncio.get_running_loop().call_soon(self._write)
+            self._end = self._call_soon(self._end_turn)
             connection.write_now(data)
         elif len(data) > _LONG_BYTES:
             connection.write_now(self.take(connection) + data)
@@ -48,18 +55,29 @@ class TurnWrites:
         """Write at the end of this turn. For what came from a socket and so is followed by what others have sent: the
         end of the turn is next then, where a task would wait for what comes in a further one."""
         held = self._held
-        held[connection] = held[connection] + data if connection in held else data
+        if connection in held:
+            data = held[connection] + data
+            if len(data) > _LONG_BYTES:
+                del held[connection]
+                connection.write_now(data)
+                return
+        held[connection] = data
         if self._end is None:
-            self._end = asyncio.get_running_loop().call_soon(self._write)
+            self._end = self._call_soon(self._end_turn)
+        elif len(held) >= _MOST:
+            self._write()
 
     def take(self, connection: Written) -> bytes:
         """What is held for a connection, to be written now or dropped."""
         return self._held.pop(connection, b"")
 
-    def _write(self) -> None:
+    def _end_turn(self) -> None:
         self._end = None
-        held = self._held
-        if held:
-            self._held = {}
-            for connection, data in held.items():
-                connection.write_now(data)
+        if self._held:
+            self._write()
+
+    def _write(self) -> None:
+        # What is held from here on, as by a source that goes on, is of a connection that has what is held now.
+        held, self._held = self._held, {}
+        for connection, data in held.items():
+            connection.write_now(data)

@@ -219,7 +219,7 @@ async def _wait_collected(
         collected.abandon()
         if isinstance(error, asyncio.CancelledError) and collected.status < 400:
             # A client that leaves pays for what has come.
-            exchange.tally = PlainTally(parsed.endpoint, is_opaque=collected.is_opaque)
+            exchange.tally = PlainTally(parsed.endpoint, is_opaque=collected.is_opaque())
             exchange.tally.feed(collected.body)
         raise
     finally:
@@ -260,9 +260,9 @@ def _is_collected(collected: CollectedResponse, parsed: ParsedRequest) -> bool:
 def _is_stream(response: CollectedResponse, parsed: ParsedRequest) -> bool:
     """Whether an answer that is not JSON is an event stream: by what it is, where the request asks for one, whatever
     its content type says. Where its first bytes do not show what it is, its content type does."""
-    if response.is_opaque:
+    if response.is_opaque():
         return False
-    return response.is_called_stream or (parsed.stream and response.kind is _EVENTS)
+    return response.is_called_stream() or (parsed.stream and response.kind is _EVENTS)
 
 
 def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:

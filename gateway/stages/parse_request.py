@@ -20,6 +20,7 @@ from gateway.core.json_spans import JsonSpans, MemberNames, NamesRead, read_json
 from gateway.core.other_models import PLACES, SETTINGS
 from gateway.core.pricing import DEARER_TIERS
 from gateway.core.query_rules import asks_events, parameter
+from gateway.core.remembered import remembered
 from gateway.core.request import ParsedRequest
 from gateway.core.request_fields import TOKENS_MAX, Fields
 from gateway.core.snapshot import Binding, Caller, ConfigSnapshot, Model
@@ -223,7 +224,7 @@ def _fields_of_form(form: Form, endpoint: Endpoint) -> Fields:
         raise _field_error(str(error), endpoint.fields) from None
 
 
-@cache
+@remembered(64)
 def _decoder(fields: type[Fields]) -> msgspec.json.Decoder[Fields]:
     return msgspec.json.Decoder(fields)
 

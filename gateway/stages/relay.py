@@ -30,11 +30,11 @@ def relayed_whole(
     exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter
 ) -> bool:
     """Whether the answer has come whole and is given to the client as one, so that nothing is to be relayed."""
-    if not response.is_whole or response.is_stream or writer.started:
+    body = response.available()
+    if body is None or response.is_stream or writer.started:
         return False
     exchange.status = response.status
     exchange.tally = tally = _plain_tally(parsed, response)
-    body = response.body
     tally.feed(body)
     tally.close()
     writer.send(response.status, answer_headers(exchange, response), body)
@@ -87,7 +87,7 @@ def answer_headers(exchange: Exchange, response: CollectedResponse) -> Headers:
     """The head that the client sees: a few of the upstream's headers and the state of the caller's limits. Clients go
     by the content type, so that it says what the body is."""
     passed, is_stream = TO_CLIENT.passed_once(response.headers), response.is_stream
-    if is_stream != response.is_called_stream and (is_stream or response.kind is _JSON):
+    if is_stream != response.is_called_stream() and (is_stream or response.kind is _JSON):
         content_type = "text/event-stream; charset=utf-8" if is_stream else "application/json"
         passed = [("content-type", content_type), *[each for each in passed if each[0] != "content-type"]]
     passed += exchange.limit_headers()
@@ -225,7 +225,7 @@ def _passage_of(
 
 
 def _plain_tally(parsed: ParsedRequest, response: CollectedResponse) -> PlainTally:
-    return PlainTally(parsed.endpoint, fault=response.fault, is_opaque=response.is_opaque)
+    return PlainTally(parsed.endpoint, fault=response.fault, is_opaque=response.is_opaque())
 
 
 def _relay_late(exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter) -> None:

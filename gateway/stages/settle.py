@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime, tzinfo
 from functools import lru_cache
-from operator import attrgetter
 from typing import Protocol
 
 import msgspec
@@ -24,9 +23,6 @@ from gateway.store.contract import Counters, SettlementEnd
 # Slow to reach through their classes in Python 3.11.
 _REPORTED = UsageSource.REPORTED
 _TOKENS, _INPUT_TOKENS, _OUTPUT_TOKENS, _USD = Meter.TOKENS, Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS, Meter.USD
-_REQUESTS, _CONCURRENT = Meter.REQUESTS, Meter.CONCURRENT
-
-_meter_of = attrgetter("meter")
 
 
 class SettlementRecorder(Protocol):
@@ -176,15 +172,18 @@ def settlement(
     if parsed is not None and parsed.creates is not None:
         created = exchange.created
     used, holds = usage or NOTHING_USED, reservation.holds
-    by_meter = {
-        _TOKENS: used.input + used.output,
-        _INPUT_TOKENS: used.input,
-        _OUTPUT_TOKENS: used.output,
-        _USD: cost,
-        _REQUESTS: 0,
-        _CONCURRENT: 0,
-    }
-    actual = list(map(by_meter.__getitem__, map(_meter_of, holds.limits)))
+    actual: list[int] = []
+    for limit in holds.limits:
+        meter, charged = limit.meter, 0  # Of requests and of concurrent ones nothing is left to charge.
+        if meter is _TOKENS:
+            charged = used.input + used.output
+        elif meter is _USD:
+            charged = cost
+        elif meter is _INPUT_TOKENS:
+            charged = used.input
+        elif meter is _OUTPUT_TOKENS:
+            charged = used.output
+        actual.append(charged)
     return Settlement(reservation.id, reservation.at_ms, holds, actual, entry, record, created)
 
 

@@ -32,6 +32,7 @@ from gateway.core.header_rules import (
     may_name_session,
 )
 from gateway.core.limit_status import WrittenRefusal
+from gateway.core.remembered import remembered
 from gateway.core.request import IncomingRequest
 from gateway.core.traces import RequestTrace
 from gateway.core.usage import UsageSource
@@ -390,7 +391,7 @@ def _in_colours() -> Callable[[bytes], bytes]:
     return render
 
 
-@lru_cache(maxsize=1)
+@remembered(1)
 def _date_and_time(second: int) -> bytes:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
 

@@ -53,7 +53,7 @@ from gateway.runtime.timer_sweep import TimerSweep
 from gateway.runtime.turn_writes import TurnWrites
 from gateway.upstream.contract import FailureReason
 from gateway.upstream.deadlines import Deadlines
-from gateway.upstream.framing import NO_HEADERS, Framing
+from gateway.upstream.framing import NO_HEADERS, BodyPieces, Framing
 from gateway.upstream.response_stream import ResponseStream
 from gateway.upstream.upload import Upload
 
@@ -63,6 +63,9 @@ ONE_WRITE_BYTES = 65_536
 READ_BYTES = 16_384
 """The most that one read takes from a socket, and so by how much a pause comes late. An upstream that has more waits
 for its next turn (runtime/relay_queue.py), so that one that sends at full speed leaves the others theirs."""
+
+SHORT_READ_BYTES = 1024
+"""Shorter reads are mostly of one event, and of the same few lengths again and again."""
 
 IDLE_SECONDS = 30.0
 """How long a connection waits for its next exchange: half of what servers and balancers commonly
@@ -104,10 +107,26 @@ class StaleConnection(Exception):
     again, whatever its method (RFC 9110, 9.2.2; RFC 9112, 9.3.1)."""
 
 
+class ReadBuffer(dict[int, memoryview]):
+    """Where the event loop puts what it reads: one serves every connection, since its bytes are parsed before the loop
+    goes on to the next. By a number of bytes, it gives the first of them: of a short read, the same view each time,
+    since to make one takes as long as to parse an event."""
+
+    __slots__ = ("whole",)
+
+    def __init__(self) -> None:
+        self.whole = memoryview(bytearray(READ_BYTES))
+
+    def __missing__(self, size: int) -> memoryview:
+        view = self.whole[:size]
+        if size < SHORT_READ_BYTES:
+            self[size] = view
+        return view
+
+
 class ClientOptions:
-    """What all connections of one event loop share, whichever upstream they lead to. `read_buffer` is where
-    the event loop puts what it reads: one serves every connection, since its bytes are parsed before the
-    loop goes on to the next. `report_unrequested_bytes` gets the name of an upstream that sent some."""
+    """What all connections of one event loop share, whichever upstream they lead to. `report_unrequested_bytes` gets
+    the name of an upstream that sent some."""
 
     def __init__(
         self,
@@ -126,7 +145,8 @@ class ClientOptions:
         self.relays = RelayQueue()
         self.timers = TimerSweep()
         self.writes = TurnWrites()
-        self.read_buffer = memoryview(bytearray(READ_BYTES))
+        self.read_buffer = ReadBuffer()
+        self.body_pieces = BodyPieces()
 
     def note_unrequested_bytes(self, upstream_name: str) -> None:
         self.distrusts_any = True
@@ -188,6 +208,7 @@ class Connection(asyncio.BufferedProtocol):
         "_upload",
         "closed",
         "congested",
+        "sink",
     )
 
     _transport: asyncio.Transport
@@ -199,10 +220,13 @@ class Connection(asyncio.BufferedProtocol):
         self._owner = owner
         self._options = options
         self._read_buffer = options.read_buffer
-        self._framing = Framing()
+        self._framing = Framing(options.body_pieces)
         self._deadlines = Deadlines(upstream.timeouts, 0.0)
         self._state = _IDLE
         self._response: ResponseStream | None = None
+        self.sink: Callable[[bytes], None] | None = None
+        """What takes each piece of the body, while that may go to the response's reader as it comes: set by the
+        response, and only while RECEIVING."""
         self._upload: Upload | None = None
         self._idle_until = 0.0
         self._expires_at = math.inf
@@ -253,7 +277,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close now, whatever is not sent or not read. Harmless when closed."""
-        self._response = None
+        self._response = self.sink = None
         self._disarm()
         if self._upload is not None:
             self._upload.stop()
@@ -296,8 +320,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.write(data)
         if self.congested:
             self._await_flush()
-        elif self._upload is None:
-            self.flushed()
+        elif self._upload is None and self._response is not None:
+            self._await_response(self._response)
 
     def waiting_for_client(self, sent_bytes: int) -> None:
         """All that was available is taken: the source is waited for."""
@@ -319,27 +343,42 @@ class Connection(asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(high=1, low=0)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._read_buffer
+        return self._read_buffer.whole
 
     def buffer_updated(self, nbytes: int) -> None:
+        sink = self.sink
+        if sink is None or nbytes == READ_BYTES:
+            self._take(nbytes)
+            return
+        # As most is: a little of a stream whose reader keeps up.
+        framing = self._framing
+        piece = framing.feed(self._read_buffer[nbytes])
+        if piece:
+            self._deadlines.since = monotonic()
+            sink(piece)
+        if framing.complete or framing.fault:
+            self._end_exchange(monotonic())
+
+    def _take(self, nbytes: int) -> None:
+        """What has been read, whatever is done with it."""
         response = self._response
         if response is None:
             if self._state is _IDLE:
                 self._refuse_unrequested()
             return
         framing, now = self._framing, monotonic()
-        piece = framing.feed(self._read_buffer[:nbytes])
+        piece = framing.feed(self._read_buffer[nbytes])
         if piece:
             if self._state is _RECEIVING:
                 self._deadlines.since = now
-                (response.sink or response.feed)(piece)
+                (self.sink or response.feed)(piece)
             elif self._state is _HELD:
                 self._refuse_unrequested()
                 return
             else:
                 self._begin_receiving(response, now, piece)
         if framing.complete or framing.fault:
-            self._end_exchange(response, now)
+            self._end_exchange(now)
         elif nbytes == READ_BYTES:
             self._cost_s = monotonic() - now
             self._give_way()
@@ -398,6 +437,8 @@ class Connection(asyncio.BufferedProtocol):
     def _begin_receiving(self, response: ResponseStream, now: float, piece: bytes) -> None:
         self._state, framing = _RECEIVING, self._framing
         headers, framing.headers = framing.headers, NO_HEADERS
+        if not response.sent_at:
+            response.sent_at = now  # An answer to what was not taken whole: none of its time is the upstream's.
         response.head(framing.status, headers, now, piece)
         if self._upload is not None:
             self._upload.stop()
@@ -405,9 +446,10 @@ class Connection(asyncio.BufferedProtocol):
             self._deadlines.receiving(now)
             self._arm(self._deadlines.next)
 
-    def _end_exchange(self, response: ResponseStream, now: float) -> None:
+    def _end_exchange(self, now: float) -> None:
         """The response is whole, or can never be."""
-        if response is not self._response:
+        response = self._response
+        if response is None:
             return  # The reader abandoned it while it was handed over.
         framing, upload = self._framing, self._upload
         if self._state is _HELD:
@@ -419,7 +461,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._state is not _RECEIVING:
             self._begin_receiving(response, now, b"")
-        self._response = None
+        self._response = self.sink = None
         response.complete()
         if framing.excess:
             self._refuse_unrequested()
@@ -451,7 +493,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         is_receiving = self._state is _RECEIVING
         if how is HangUp.CLOSED and self._framing.close():
-            self._end_exchange(response, monotonic())
+            self._end_exchange(monotonic())
         elif self._is_stale(is_unacknowledged):
             response.fail_with(StaleConnection())
         else:

@@ -6,11 +6,12 @@ ends, that is a fault. What follows the end is `excess`, and makes the connectio
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections import deque
 
 import httptools
 
 from gateway.core.header_rules import REPEATED_PREFIXES
+from gateway.core.remembered import remembered
 
 BODILESS_BYTES = 65_536
 """What may come in a row without bringing any body: head, trailers, chunk extensions, 1xx."""
@@ -24,51 +25,80 @@ NO_HEADERS: dict[str, str] = {}
 """In the place of those that the response has taken. A message that begins has a dictionary of its own."""
 
 
-@lru_cache(_REMEMBERED_NAMES)
+@remembered(_REMEMBERED_NAMES)
 def _lower(name: bytes) -> str:
     """The name of a header in lower case: the same text each time, so that it is compared and found at once."""
     return name.lower().decode("latin-1")
 
 
+class BodyPieces(deque[bytes]):
+    """What a parser has found of a body. One serves the framings of a whole event loop, since each empties it before
+    the loop goes on: what each of thousands of streams has of its own is seldom in the processor's caches."""
+
+    __slots__ = ("put",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.put = self.append
+
+
 class Framing:
     """Reads one response after another; `expect_response` begins each. `status` is 0 until the head is whole."""
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_bodiless",
+        "_parser",
+        "_pieces",
+        "_until_close",
+        "complete",
+        "excess",
+        "fault",
+        "has_begun",
+        "headers",
+        "keeps_alive",
+        "on_body",
+        "status",
+    )
+
+    def __init__(self, pieces: BodyPieces) -> None:
         self.headers = NO_HEADERS
         self.keeps_alive = False
         """Of a `complete` response: whether another may follow."""
         self.excess = False
         """Whether bytes came that answer no request. Nothing is read after such, nor after a `fault`."""
         self.fault = ""
-        self._pieces: list[bytes] = []
-        self.on_body = self._pieces.append
+        self._pieces = pieces
+        self.on_body = pieces.put
         self._parser = httptools.HttpResponseParser(self)
         self.expect_response()
 
     def expect_response(self) -> None:
         self.status = 0
+        self.has_begun = False
+        """Whether any byte of the response has come."""
         self.complete = self._until_close = False
         self._bodiless = 0
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether any byte of the response has come that brought no body yet."""
-        return self.status != 0 or self._bodiless != 0
 
     def feed(self, data: bytes | memoryview) -> bytes:
         """The body that these bytes bring, in one piece. To be followed by a look at `complete` and
         `fault`."""
+        self.has_begun = True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._refuse(str(error) or "it switches to another protocol")
+        except BaseException:
+            self._pieces.clear()  # No other response may get them.
+            raise
         pieces = self._pieces
         if not pieces:
             self._count_bodiless(len(data))
             return b""
         self._bodiless = 0
-        piece = b"".join(pieces)  # Of one piece, that is the piece itself.
-        pieces.clear()
+        piece = pieces.popleft()
+        if pieces:
+            piece = b"".join((piece, *pieces))
+            pieces.clear()
         return piece
 
     def let_go(self) -> None:

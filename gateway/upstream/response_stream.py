@@ -48,8 +48,6 @@ class ResponseStream:
     sent_at = 0.0
     first_byte_at = 0.0
     is_over = False
-    sink: Callable[[bytes], None] | None = None
-    """The reader's callback, while pieces may go to it as they come: in place of `feed`."""
 
     _callback: Callable[[bytes], None] | None = None
     _waiter: asyncio.Future[None] | None = None
@@ -130,7 +128,7 @@ class ResponseStream:
             raise self._failure
 
     def woken(self) -> Awaitable[None]:
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        self._waiter = waiter = self._relays.loop.create_future()
         return waiter
 
     def wake(self) -> None:
@@ -142,8 +140,8 @@ class ResponseStream:
 
     def pause(self) -> None:
         self._paused = True
-        self.sink = None
         if self._connection is not None:
+            self._connection.sink = None
             self._connection.pause_reading()
 
     def resume(self) -> None:
@@ -151,7 +149,7 @@ class ResponseStream:
         self._deliver()
 
     def abandon(self) -> None:
-        connection, self._callback, self.sink = self._connection, None, None
+        connection, self._callback = self._connection, None
         if self.is_over:
             return
         self._buffer = PlainBuffer()
@@ -170,13 +168,15 @@ class ResponseStream:
             self._spoil(str(error))
         if self.is_over:
             return
-        is_direct = not (self._paused or self._yields) and type(self._buffer) is PlainBuffer
-        self.sink = self._callback if is_direct else None
-        if self._connection is not None:
-            if self._paused or self._yields or self._buffer.size > HELD_BYTES:
-                self._connection.pause_reading()
+        connection = self._connection
+        if connection is not None:
+            stops, has_begun = self._paused or self._yields, self.first_byte_at > 0
+            is_direct = has_begun and not stops and type(self._buffer) is PlainBuffer
+            connection.sink = self._callback if is_direct else None
+            if stops or self._buffer.size > HELD_BYTES:
+                connection.pause_reading()
             else:
-                self._connection.resume_reading()
+                connection.resume_reading()
 
     def _hand_over(self) -> None:
         left, began = TURN_BYTES, 0.0
@@ -203,7 +203,7 @@ class ResponseStream:
             self._buffer.check_whole()
         self.is_over = True
         # The reader has this stream, mostly: one less cycle for the collector of garbage.
-        self._callback = self.sink = None
+        self._callback = None
         self.wake()
 
     def _spoil(self, what: str) -> None:

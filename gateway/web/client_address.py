@@ -8,10 +8,10 @@ first that is not a trusted proxy is the client (as in nginx with `real_ip_recur
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from gateway.core.networks import Network, is_in
+from gateway.core.remembered import remembered
 
 _REMEMBERED = 1_024
 """The number of addresses that are remembered as trusted or not."""
@@ -25,7 +25,7 @@ class ClientAddresses:
         self._trusted = tuple(trusted)
         self.trusts_any = bool(self._trusted)
         """Whether `X-Forwarded-For` is looked at."""
-        self._is_trusted = lru_cache(_REMEMBERED)(self._trusts)
+        self._is_trusted = remembered(_REMEMBERED)(self._trusts)
 
     def of(self, remote: str, forwarded: Iterable[str]) -> str:
         """`remote` is the `socket_address`, `forwarded` the lines of `X-Forwarded-For`, in their order."""
@@ -46,7 +46,7 @@ class ClientAddresses:
         return is_in(address, self._trusted)
 
 
-@lru_cache(_REMEMBERED)
+@remembered(_REMEMBERED)
 def socket_address(remote: str) -> str:
     """The address of a socket's other end, as it is usually written. Remembered, because a few come again and again, as
     their connections do."""

@@ -264,7 +264,7 @@ class HttpConnection(web.RequestHandler):
         if work is None and request.content.is_eof() and not self.congested:
             self._end(request)
         else:
-            self._task_handler = start_owned(self._serve_on(request, work))
+            self._task_handler = start_owned(self._serve_on(request, work), self._loop)
 
     def _take_more(self) -> None:
         """Let the parser go on, which waits until messages are taken: it keeps a few."""
@@ -379,8 +379,8 @@ class HttpConnection(web.RequestHandler):
         self._head_bytes += size
         if self._head_bytes <= _UNFINISHED_HEAD_BYTES:
             return
-        if self.is_idle and self._socket is not None:
-            self._socket.write(_HEAD_TOO_LARGE)
+        if self.is_idle:
+            self.write(_HEAD_TOO_LARGE)
             self.force_close()
         else:
             self._serve_no_more()

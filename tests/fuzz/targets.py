@@ -33,7 +33,7 @@ from gateway.core.usage_reading import UsageReader, wanted_of
 from gateway.settings.diagnostics import SettingsInvalid
 from gateway.settings.loading import parse
 from gateway.store import journal
-from gateway.upstream.framing import Framing
+from gateway.upstream.framing import BodyPieces, Framing
 
 DECODED_BYTES = 256 * 1024
 _PATHS = PathTable(ENDPOINTS, (MODELS.path, MODEL.path))
@@ -54,7 +54,7 @@ def framing(data: bytes) -> None:
 
 
 def _framed(pieces: Iterator[bytes] | list[bytes]) -> tuple[int, bytes, bool, bool]:
-    reader, body = Framing(), b""
+    reader, body = Framing(BodyPieces()), b""
     for piece in pieces:
         body += reader.feed(piece)
         if reader.complete or reader.fault:

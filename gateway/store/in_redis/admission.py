@@ -59,9 +59,9 @@ class SlotReply(msgspec.Struct, frozen=True):
     call: SlotCall
     now_ms: int
     granted: int
-    amounts: list[int]
-    spent: list[int]
-    held: list[int]
+    amounts: Sequence[int]
+    spent: Sequence[int]
+    held: Sequence[int]
     raises: Sequence[int] = ()
 
 
@@ -285,7 +285,7 @@ def _statuses(reply: SlotReply, limits: Sequence[Limit]) -> LimitStatuses:
     """Those of the limits of one slot, which `limits` are."""
     call, now_ms, raises = reply.call, reply.now_ms, reply.raises
     window = call.window
-    used, resets_ms = reply.spent.copy(), window.resets.copy()
+    used, resets_ms = [*reply.spent], window.resets.copy()
     for place, flow, scale in call.raised_rates(raises) if raises else window.rates:
         spent = used[place]
         used[place], resets_ms[place] = -(-spent // scale), now_ms - (-spent // flow)

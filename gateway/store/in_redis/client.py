@@ -25,7 +25,7 @@ from gateway.store.in_redis.connection import (
     RedisConnection,
     RedisStream,
 )
-from gateway.store.in_redis.scripts import LuaScript, doubles
+from gateway.store.in_redis.scripts import LuaScript, whole_numbers
 
 Observer = Callable[[str, str, float], None]
 """Gets each call: its name, "ok" or "unavailable", and the seconds that it took."""
@@ -184,7 +184,7 @@ class Router:
     async def run(
         self, script: LuaScript | None, key: str, command: Command | CommandMaker, sent: SentCall | None = None
     ) -> Any:
-        """What the script returns, as a list or as doubles; or the reply to a plain command. `key` is one of its
+        """What the script returns, as a list or packed; or the reply to a plain command. `key` is one of its
         keys; `command` may be made when the call leaves; where it was `sent`, it is not sent again. The second number
         of every script is the server's time: its clock is set by it. Raises StoreUnavailable."""
         # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.
@@ -208,7 +208,7 @@ class Router:
         else:
             self._observe(script.name, "ok", ended - began)
             if type(reply) is bytes:
-                reply = list(map(int, doubles(len(reply) // 8).unpack(reply)))
+                reply = whole_numbers(len(reply) // 8).unpack(reply)
             node.clock.learn(reply[1], began, ended)
         return reply
 

@@ -210,9 +210,11 @@ Connect = Callable[[], Awaitable[RedisStream]]
 
 
 class RedisConnection:
-    """Every new stream begins with loading the scripts; it is in use once they are loaded."""
+    """Every new stream begins with loading the scripts; it is in use once they are loaded. It belongs to the event loop
+    in which it is made."""
 
     def __init__(self, connect: Connect, timeout_s: float, tasks: BackgroundTasks) -> None:
+        self._loop = asyncio.get_running_loop()
         self._connect = connect
         self._timeout_s = timeout_s
         self._tasks = tasks
@@ -231,15 +233,14 @@ class RedisConnection:
 
     def call(self, command: Command | CommandMaker) -> asyncio.Future[Any]:
         """The reply to come. Fails with ConnectionDown, or with the ErrorReply that the server gives."""
-        loop = asyncio.get_running_loop()
-        reply: asyncio.Future[Any] = loop.create_future()
+        reply: asyncio.Future[Any] = self._loop.create_future()
         if self.trouble is not None:
             reply.set_exception(ConnectionDown(self.trouble))
             return reply
         self._pending.append(_PendingCall(command, reply, self._time.steps))
         if self._wakeup is None:
             # The first call of this turn of the loop: the others go with it.
-            self._wakeup = loop.call_soon(self._send_pending)
+            self._wakeup = self._loop.call_soon(self._send_pending)
             self._time.run()
             if self._running is None:
                 self._running = self._tasks.keep_running("connect to Redis", self._stay_connected)
@@ -338,7 +339,7 @@ class RedisConnection:
     def _end_attempt(self) -> None:
         """To connect; it fails in the next turn of the loop."""
         if self._connecting is not None:
-            self._connecting.reschedule(asyncio.get_running_loop().time())
+            self._connecting.reschedule(self._loop.time())
             self._connecting = None
 
     def _fail(self, trouble: str) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from hashlib import sha1
 from pathlib import Path
 from struct import Struct
+
+from gateway.core.remembered import remembered
 
 _FOLDER = Path(__file__).with_name("lua")
 _CONSTANT = re.compile(r"^local ([A-Z][A-Z_]*) = ('[^'\n]*'|[0-9][0-9 *^-]*)$", re.MULTILINE)
@@ -42,10 +43,22 @@ def bulk(*values: str | bytes | int) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(piece), piece) for piece in pieces])
 
 
-@lru_cache(256)
+@remembered(1_024)
+def bulk_length(size: int) -> bytes:
+    """What is before a part of so many bytes. To join the pieces of a part takes less than a format string."""
+    return b"$%d\r\n" % size
+
+
+@remembered(256)
 def doubles(count: int) -> Struct:
-    """So many little-endian doubles, in which scripts take and give numbers."""
+    """So many little-endian doubles, in which scripts take numbers."""
     return Struct(f"<{count}d")
+
+
+@remembered(256)
+def whole_numbers(count: int) -> Struct:
+    """So many little-endian whole numbers of eight bytes, in which admit.lua gives its reply."""
+    return Struct(f"<{count}q")
 
 
 def _with_constants(text: str) -> str:

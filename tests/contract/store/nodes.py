@@ -18,7 +18,7 @@ from gateway.store.in_redis.client import Router, ServerClock
 from gateway.store.in_redis.connection import Command, CommandMaker, ConnectionDown, ErrorReply, RedisConnection
 from gateway.store.in_redis.discovery import RedisConnector
 from gateway.store.in_redis.keys import StoreKeys
-from gateway.store.in_redis.scripts import ADMIT, LuaScript, doubles
+from gateway.store.in_redis.scripts import ADMIT, LuaScript, whole_numbers
 from gateway.store.in_redis.uncertain_calls import UncertainCalls
 from tests.contract.store.keepers import PATIENCE_S, STEP_MS, UTC
 
@@ -52,7 +52,7 @@ class FakeNode:
         reply = await self.real.call(words)
         if script:
             self.carried_out.append(script)
-            reply = list(map(int, doubles(len(reply) // 8).unpack(reply))) if isinstance(reply, bytes) else reply
+            reply = [*whole_numbers(len(reply) // 8).unpack(reply)] if isinstance(reply, bytes) else reply
             reply[1] += self.ahead_ms
         return reply
 

@@ -28,18 +28,38 @@ def test_a_member_behind_the_text_is_no_text() -> None:
     assert template.texts_of(chunk(b"one") + chunk(b'two","tool_calls":"three'), 0) == [b"one"]
 
 
+def text_alone(template: ContentTemplate, event: bytes) -> bytes | None:
+    """The text of an event alone, None where the event is not like the template."""
+    text = event.removeprefix(template.opening).removesuffix(template.closing)
+    return text if len(event) - len(text) == template.size else None
+
+
 def test_an_event_alone_has_its_text_between_the_same_places() -> None:
-    template, event = learned(), chunk(b"another")
-    assert event[template.text_begin : template.text_end] == b"another"
-    assert template.size == len(chunk(b""))
+    assert text_alone(learned(), chunk(b"another")) == b"another"
+    assert text_alone(learned(), chunk(b"")) == b""
+
+
+def test_what_is_not_like_the_template_at_both_ends_has_no_text_alone() -> None:
+    template, event = learned(), chunk(b"one")
+    for other in (event[:-1], event[1:], chunk(b"one", closing=b"}}] }"), b"", template.opening, template.closing):
+        assert text_alone(template, other) is None
+    # What is shorter than the two together, and begins and ends as they do.
+    assert text_alone(template, template.opening + template.closing[1:]) is None
 
 
 def test_a_suspended_template_knows_nothing_until_it_is_resumed() -> None:
     template, event = learned(), chunk(b"one")
     template.suspend()
-    assert (template.texts_of(event, 0), event[template.text_begin : template.text_end]) == ([], b"")
+    assert (template.texts_of(event, 0), text_alone(template, event)) == ([], None)
     template.resume()
-    assert template.texts_of(event, 0) == [b"one"]
+    assert (template.texts_of(event, 0), text_alone(template, event)) == ([b"one"], b"one")
+
+
+def test_a_template_that_has_learned_nothing_fits_nothing() -> None:
+    for template in (ContentTemplate(StreamFormat.CHAT), learned()):
+        template.learn(b'data: {"choices":[]}\n\n')
+        assert text_alone(template, chunk(b"word")) is text_alone(template, b"") is None
+    assert text_alone(ContentTemplate(StreamFormat.CHAT), b": a comment\n\n") is None
 
 
 def test_nothing_is_learned_from_an_event_without_a_plain_text() -> None:

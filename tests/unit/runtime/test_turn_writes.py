@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from gateway.runtime.turn_writes import TurnWrites
 
 LONG = bytes(100_000)
@@ -64,6 +66,28 @@ async def test_what_is_long_is_not_held_and_comes_behind_what_is() -> None:
     assert they.written == [("a", b"1" + LONG)]
     await asyncio.sleep(0)
     assert len(they.written) == 1
+
+
+async def test_what_becomes_long_in_a_turn_is_held_no_more() -> None:
+    they = _Sockets()
+    they.writes.hold(they.b, b"1")
+    for _ in range(10):
+        they.writes.hold(they.a, bytes(10_000))
+    assert they.written == [("a", bytes(70_000))]
+    await asyncio.sleep(0)
+    assert they.written[1:] == [("b", b"1"), ("a", bytes(30_000))]
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+async def test_a_turn_with_much_is_written_in_portions(is_held: bool) -> None:
+    they = _Sockets()
+    sockets, waiting = [Socket(str(number), they.written) for number in range(1000)], 0
+    for number, socket in enumerate(sockets):
+        (they.writes.hold if is_held else they.writes.write)(socket, b"1")
+        waiting = max(waiting, number + 1 - len(they.written))
+    assert 64 <= waiting <= 128
+    await asyncio.sleep(0)
+    assert they.written == [(str(number), b"1") for number in range(1000)]
 
 
 async def test_what_is_taken_is_not_written_again() -> None:

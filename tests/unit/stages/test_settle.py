@@ -308,7 +308,8 @@ async def test_each_limit_is_settled_to_what_was_used_of_it() -> None:
     await settle_now(exchange, store, Unrecorded())
     (settled,) = store.settled
     assert settled.holds == HOLDS
-    assert settled.actual[2:] == [57, 12, 45, COST]
+    assert {hold.limit.meter for hold in HOLDS} == set(Meter)
+    assert settled.actual == [0, 0, 57, 12, 45, COST]
     assert (exchange.usage, exchange.cost) == (Usage(12, 45), COST)
     assert settled.entry is not None
     assert (settled.id, settled.entry.usage, settled.entry.cost) == ("exchange-1", Usage(12, 45), COST)
@@ -359,7 +360,7 @@ async def test_a_free_request_gives_everything_back_and_has_no_entry() -> None:
     held(exchange)
     await settle_now(exchange, store, Unrecorded())
     (settled,) = store.settled
-    assert settled.actual[2:] == [0, 0, 0, 0]
+    assert settled.actual == [0, 0, 0, 0, 0, 0]
     assert (settled.entry, exchange.usage, exchange.cost) == (None, None, 0)
 
 

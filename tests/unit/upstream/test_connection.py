@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from gateway.core.errors import UpstreamBroke, UpstreamTimedOut
 from gateway.core.snapshot import Timeouts, Upstream
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.upstream.connection import READ_BYTES, ClientOptions, Connection, StaleConnection
+from gateway.upstream.connection import (
+    READ_BYTES,
+    SHORT_READ_BYTES,
+    ClientOptions,
+    Connection,
+    ReadBuffer,
+    StaleConnection,
+)
 from gateway.upstream.response_stream import HELD_BYTES, ResponseStream
 from tests.unit.upstream.splitting import cuts, split
 
@@ -192,6 +199,51 @@ async def test_a_piece_reaches_the_reader_before_the_socket_is_read_again() -> N
     answer.abandon()
 
 
+async def test_a_reader_before_the_first_byte_gets_the_body_and_the_head_is_read() -> None:
+    upstream = Wire()
+    answer = upstream.hears()
+    pieces: list[bytes] = []
+    answer.deliver_to(pieces.append)
+    upstream.says(CHUNKED + b"\r\n1\r\na\r\n")
+    assert answer.status == 200
+    upstream.says(b"1\r\nb\r\n0\r\n\r\n")
+    await answer.finished()
+    assert b"".join(pieces) == b"ab"
+    upstream.connection.abort()
+
+
+async def test_a_reader_gets_nothing_more_once_it_has_left_or_its_answer_has_ended() -> None:
+    for end in (b"1\r\nb\r\n0\r\n\r\n", b"no chunk"):
+        upstream = Wire()
+        answer = upstream.begins(CHUNKED + b"\r\n1\r\na\r\n")
+        answer.deliver_to(lambda piece: None)
+        upstream.says(end)
+        assert upstream.connection.sink is None
+        upstream.connection.abort()
+    upstream = Wire()
+    answer = upstream.begins(CHUNKED + b"\r\n1\r\na\r\n")
+    pieces: list[bytes] = []
+
+    def take_one(piece: bytes) -> None:
+        pieces.append(piece)
+        answer.abandon()
+
+    answer.deliver_to(lambda piece: None)
+    answer.deliver_to(take_one)
+    upstream.says(b"1\r\nb\r\n")
+    upstream.says(b"1\r\nc\r\n")
+    assert pieces == [b"b"]
+
+
+def test_a_short_read_is_seen_through_the_same_view_each_time() -> None:
+    buffer = ReadBuffer()
+    buffer.whole[:4] = b"abcd"
+    for size in (0, 1, 4, SHORT_READ_BYTES - 1, SHORT_READ_BYTES, READ_BYTES):
+        assert (bytes(buffer[size][:4]), len(buffer[size])) == (b"abcd"[:size], size)
+    assert buffer[4] is buffer[4]
+    assert len(buffer) == 4
+
+
 async def test_a_socket_is_read_no_more_once_enough_waits_for_a_reader() -> None:
     upstream = Wire()
     answer = upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 60_000)
@@ -335,6 +387,13 @@ async def test_a_request_has_time_as_long_as_some_of_it_is_taken() -> None:
     with pytest.raises(UpstreamTimedOut, match="read no byte of the request"):
         await answer.finished()
     assert upstream.socket.unsent == 5
+
+
+async def test_an_answer_to_a_request_that_is_not_taken_yet_takes_no_time_of_the_upstream() -> None:
+    upstream = Wire()
+    upstream.socket.unsent = 10
+    answer = upstream.begins(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 10\r\n\r\n{")
+    assert answer.first_byte_at == answer.sent_at > 0
 
 
 REQUEST = b"POST / HTTP/1.1\r\n\r\n{}"

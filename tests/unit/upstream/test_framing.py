@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import gc
 import weakref
+from itertools import zip_longest
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.upstream.framing import BODILESS_BYTES, Framing
+from gateway.upstream.framing import BODILESS_BYTES, BodyPieces, Framing
 from tests.unit.upstream.splitting import cuts, split
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -16,8 +17,12 @@ LENGTH = HEAD + b"content-length: 11\r\n\r\nhello world"
 INTERIM = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
 
 
+class FramingThatIsWatched(Framing):
+    """It can be asked whether it is still there."""
+
+
 def read(stream: bytes, at: list[int]) -> tuple[Framing, bytes]:
-    framing = Framing()
+    framing = Framing(BodyPieces())
     return framing, b"".join(framing.feed(piece) for piece in split(stream, at))
 
 
@@ -40,7 +45,7 @@ def test_what_is_cut_is_never_complete(at: list[int], stream: bytes, data: st.Da
 
 @given(at=cuts, rest=st.binary(min_size=1, max_size=40), stream=st.sampled_from([CHUNKS, LENGTH]))
 def test_bytes_after_the_end_are_no_body_and_spoil_the_connection(at: list[int], rest: bytes, stream: bytes) -> None:
-    framing, body = Framing(), b""
+    framing, body = Framing(BodyPieces()), b""
     for piece in split(stream + rest, at):
         # Once the answer is complete, the connection feeds no more of what it reads.
         body += framing.feed(piece) if not framing.complete else b""
@@ -50,7 +55,8 @@ def test_bytes_after_the_end_are_no_body_and_spoil_the_connection(at: list[int],
 
 
 def test_what_is_let_go_needs_no_search_for_garbage() -> None:
-    framing, _ = read(CHUNKS, [])
+    framing = FramingThatIsWatched(BodyPieces())
+    framing.feed(CHUNKS)
     held = weakref.ref(framing)
     gc.collect()
     gc.disable()
@@ -62,13 +68,32 @@ def test_what_is_let_go_needs_no_search_for_garbage() -> None:
         gc.enable()
 
 
+@given(at=cuts, other_at=cuts)
+def test_framings_that_share_their_pieces_read_their_own_bodies(at: list[int], other_at: list[int]) -> None:
+    pieces = BodyPieces()
+    framing, other = Framing(pieces), Framing(pieces)
+    body = other_body = b""
+    for piece, other_piece in zip_longest(split(CHUNKS, at), split(LENGTH.upper(), other_at), fillvalue=b""):
+        body += framing.feed(piece)
+        other_body += other.feed(other_piece)
+    assert (body, other_body) == (b"hello world", b"HELLO WORLD")
+
+
+def test_pieces_of_bytes_that_could_not_be_read_get_into_no_other_body() -> None:
+    pieces = BodyPieces()
+    pieces.put(b"of another")
+    with pytest.raises(TypeError):
+        Framing(pieces).feed("no bytes")  # type: ignore[arg-type]
+    assert Framing(pieces).feed(LENGTH) == b"hello world"
+
+
 def test_an_answer_glued_to_the_end_spoils_the_connection() -> None:
     framing, body = read(LENGTH + LENGTH, [])
     assert (body, framing.complete, framing.keeps_alive) == (b"hello world", True, False)
 
 
 def test_one_answer_after_another_is_read() -> None:
-    framing = Framing()
+    framing = Framing(BodyPieces())
     for stream in (CHUNKS, LENGTH, CHUNKS):
         framing.expect_response()
         assert framing.status == 0
@@ -100,7 +125,7 @@ def test_an_answer_without_framing_ends_with_the_connection() -> None:
 
 
 def test_a_closed_connection_ends_no_answer_that_never_began() -> None:
-    assert not Framing().close()
+    assert not Framing(BodyPieces()).close()
     framing, _ = read(INTERIM, [])
     assert not framing.close()
 
@@ -133,7 +158,7 @@ def test_no_bytes_raise(junk: bytes, at: list[int]) -> None:
 
 
 def test_bytes_without_a_body_are_not_taken_for_ever() -> None:
-    framing = Framing()
+    framing = Framing(BodyPieces())
     framing.feed(HEAD + b"x: ")
     for _ in range(BODILESS_BYTES // 1_000 + 1):
         framing.feed(b"y" * 1_000)
@@ -141,7 +166,7 @@ def test_bytes_without_a_body_are_not_taken_for_ever() -> None:
 
 
 def test_a_long_stream_in_small_chunks_is_no_barren_one() -> None:
-    framing = Framing()
+    framing = Framing(BodyPieces())
     framing.feed(HEAD + b"transfer-encoding: chunked\r\n\r\n")
     for _ in range(BODILESS_BYTES // 2):
         framing.feed(b"1\r\n")

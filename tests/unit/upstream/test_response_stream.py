@@ -226,7 +226,7 @@ def response_with(*pieces: bytes, **headers: str) -> ResponseStream:
 
 
 @pytest.mark.parametrize("pieces", [(b'{"a":1}',), (b'{"a"', b":1}"), ()])
-def test_a_short_answer_that_has_come_whole_is_available_and_over(pieces: tuple[bytes, ...]) -> None:
+async def test_a_short_answer_that_has_come_whole_is_available_and_over(pieces: tuple[bytes, ...]) -> None:
     response = response_with(*pieces)
     response.complete()
     assert (response.available(), response.is_over) == (b"".join(pieces), True)
@@ -236,7 +236,7 @@ def test_a_short_answer_that_has_come_whole_is_available_and_over(pieces: tuple[
     assert late == []
 
 
-def test_what_is_still_to_come_or_to_be_decoded_is_long_or_broke_is_not_available() -> None:
+async def test_what_is_still_to_come_or_to_be_decoded_is_long_or_broke_is_not_available() -> None:
     coming = response_with(b"{")
     packed, long, broken = (
         response_with(gzip.compress(b"{}"), content_encoding="gzip"),

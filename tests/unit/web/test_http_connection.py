@@ -500,3 +500,14 @@ async def test_answers_of_one_turn_are_written_together_at_its_end() -> None:
     assert not writing.client.read
     await asyncio.sleep(0)
     assert writing.client.read.startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize("pieces", _ENDLESS, ids=["blank lines", "spaces", "headers", "a value"])
+async def test_a_head_that_does_not_end_is_refused_behind_an_answer_of_its_turn(pieces: list[bytes]) -> None:
+    writing = _Writing()
+    for piece in (LATER, *pieces):
+        if not writing.client.is_closed:
+            writing.connection.data_received(piece)
+    assert writing.client.is_closed
+    heads = [line for line in writing.client.read.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+    assert heads == [b"HTTP/1.1 401 Unauthorized", b"HTTP/1.1 400 Bad Request"]

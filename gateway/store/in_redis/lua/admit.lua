@@ -19,11 +19,11 @@
 --   of each charge what a token of output costs, in millionths of a unit
 --
 -- Returns {-1, now} where the gateway must ask again: its time is off, or a window is over.
--- Else, as little-endian doubles, {1 for admitted or 0 for refused, now, granted output}, then three a charge: the amount
--- that it bears or would bear, what is used (in parts), what is held. Those of a refusal are as they are, those of
--- an admission as they are with it. Where grants raise any of the limits the first number is 2 more, and what they add to
--- each follows. A shadow limit bears what it would bear if it were enforced: -1 says that it would have refused and bears
--- nothing, and of a quota it bears no more than that would have granted.
+-- Else, as little-endian whole numbers of eight bytes, {1 for admitted or 0 for refused, now, granted output}, then three
+-- a charge: the amount that it bears or would bear, what is used (in parts), what is held. Those of a refusal are as they
+-- are, those of an admission as they are with it. Where grants raise any of the limits the first number is 2 more, and
+-- what they add to each follows. A shadow limit bears what it would bear if it were enforced: -1 says that it would have
+-- refused and bears nothing, and of a quota it bears no more than that would have granted.
 
 local OUTPUT_SHARE = 8
 local FIXED = 3
@@ -34,7 +34,7 @@ local LAST_AT = '80'
 local ONE_SIZE = 8
 -- Of a reply with up to four charges.
 local USUAL_SIZE = 15
-local USUAL_REPLY = '<ddddddddddddddd'
+local USUAL_REPLY = '<lllllllllllllll'
 
 local keys, ceil, pack = KEYS, math.ceil, struct.pack
 local count = #keys - 1
@@ -270,4 +270,4 @@ if raises then
   end
 end
 local size = #verdict
-return pack(size == USUAL_SIZE and USUAL_REPLY or '<' .. string.rep('d', size), unpack(verdict))
+return pack(size == USUAL_SIZE and USUAL_REPLY or '<' .. string.rep('l', size), unpack(verdict))
