@@ -30,6 +30,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.form import Form
 from gateway.core.query_rules import key_in_query
 from gateway.core.request import IncomingRequest, ParsedRequest
+from gateway.core.reservation import AdmissionRequest
 from gateway.core.response import ResponseWriter, Work
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.tokens import TokenVerifier, is_token
@@ -37,7 +38,7 @@ from gateway.core.traces import RequestTrace
 from gateway.identity.contract import KEY_ID_DIGITS, CallerDirectory
 from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
-from gateway.stages.admit import admit
+from gateway.stages.admit import admit, ask
 from gateway.stages.authenticate import (
     authenticate,
     credentials_in,
@@ -118,16 +119,18 @@ class Pipeline:
         return self._running.values()
 
     def answer(self, request: IncomingRequest, writer: ResponseWriter) -> Work | None:
-        """Give `writer` an answer, whatever happens: at once where the key is refused, else by the work that is left.
-        The body is released then. The work raises nothing but the cancellation by a client that left."""
+        """Give `writer` an answer, whatever happens: at once where the request is refused before anything has to be
+        waited for, else by the work that is left. The body is released then. The work raises nothing but the
+        cancellation by a client that left."""
         exchange = self._traced(Exchange(self.services.new_id(), request))
         try:
             known = self.authenticate(exchange)
+            asked = self._asked_at_once(known, exchange) if isinstance(known, Caller) else None
         except Exception as error:  # noqa: BLE001 # A refusal, or a defect of ours.
             self._fail(exchange, writer, error)
             self._finish(exchange)
             return None
-        return partial(self._run, exchange, writer, partial(self._answer, known))
+        return partial(self._run, exchange, writer, partial(self._answer, known, asked))
 
     def answer_here(self, request: IncomingRequest, writer: ResponseWriter, page: Page) -> Work:
         """Let the listener answer by itself, with the same errors, drain and record as a forwarded request."""
@@ -202,35 +205,49 @@ class Pipeline:
             raise
         return caller
 
-    async def _answer(self, known: Caller | CallerSearch, exchange: Exchange, writer: ResponseWriter) -> None:
-        services, request, snapshot = self.services, exchange.request, self.services.snapshot
+    def _asked_at_once(self, caller: Caller, exchange: Exchange) -> AdmissionRequest | None:
+        """As `_asked`, before the request's turn has come; None where something has to be waited for."""
+        request = exchange.request
+        if request.endpoint.about is not None:
+            return None
+        request.body.team = caller.team
+        body = available_body(request)
+        if body is None:
+            return None
+        parsed = self._parse(exchange, caller, self.services.snapshot, body)
+        return None if parsed.continues else self._ask(exchange, parsed)
+
+    async def _asked(self, known: Caller | CallerSearch, exchange: Exchange) -> AdmissionRequest:
+        """What the request needs of its limits, once its turn has come and it is read, parsed and located. Raises what
+        these raise, and LimitRefusal where a limit has just refused the same."""
+        request, parsed, snapshot = exchange.request, exchange.parsed, self.services.snapshot
         caller = known if isinstance(known, Caller) else await known()
         if not self._starts.try_begin():
             await self._starts.wait(caller.team)
-        named_user = exchange.token_user or user_in_header(caller.end_user, request.headers)
-        request.body.team = caller.team
-        body: bytes | Form | None = available_body(request)
-        if body is None:
-            body = await self._read_body(request, caller.team)
-        if request.endpoint.about is not None:
-            parsed = await self._parse_about_object(exchange, caller, body, named_user)
-        else:
-            exchange.parsed = parsed = parse_request(
-                body,
-                request.endpoint,
-                caller,
-                snapshot,
-                path_model=request.path_model,
-                query=request.query,
-                user=named_user,
-            )
-            if parsed.continues:
-                exchange.held_by = await find_holder(parsed, self._objects)
-        del body  # `parsed` has it, and lets go of it.
-        counted = self._counted_user(exchange, parsed) if parsed.binding.user_limits else parsed.user
+        if parsed is None:
+            request.body.team = caller.team
+            body: bytes | Form | None = available_body(request)
+            if body is None:
+                body = await self._read_body(request, caller.team)
+            if request.endpoint.about is not None:
+                parsed = await self._parse_about_object(exchange, caller, snapshot, body)
+            else:
+                parsed = self._parse(exchange, caller, snapshot, body)
+        if parsed.continues:
+            exchange.held_by = await find_holder(parsed, self._objects)
+        return self._ask(exchange, parsed)
+
+    async def _answer(
+        self, known: Caller | CallerSearch, asked: AdmissionRequest | None, exchange: Exchange, writer: ResponseWriter
+    ) -> None:
+        services, request = self.services, exchange.request
+        if asked is None or not self._starts.try_begin():
+            asked = await self._asked(known, exchange)
+        caller, parsed = exchange.caller, exchange.parsed
+        assert caller is not None and parsed is not None, "what is asked for is parsed"  # noqa: PT018
         began = services.clock.monotonic()
         try:
-            exchange.reservation = await admit(exchange, parsed, services.estimates, services.store, counted)
+            exchange.reservation = await admit(exchange, parsed, asked, services.store)
         finally:
             exchange.store_seconds = services.clock.monotonic() - began
         if parsed.creates is not None:
@@ -253,13 +270,31 @@ class Pipeline:
             await self._starts.wait_large(team, len(body))
         return body
 
+    def _parse(self, exchange: Exchange, caller: Caller, snapshot: ConfigSnapshot, body: bytes | Form) -> ParsedRequest:
+        request = exchange.request
+        exchange.parsed = parsed = parse_request(
+            body,
+            request.endpoint,
+            caller,
+            snapshot,
+            path_model=request.path_model,
+            query=request.query,
+            user=exchange.token_user or user_in_header(caller.end_user, request.headers),
+        )
+        return parsed
+
+    def _ask(self, exchange: Exchange, parsed: ParsedRequest) -> AdmissionRequest:
+        counted = self._counted_user(exchange, parsed) if parsed.binding.user_limits else parsed.user
+        return ask(exchange, parsed, self.services.estimates, self.services.store, counted)
+
     async def _parse_about_object(
-        self, exchange: Exchange, caller: Caller, body: bytes | Form, user: str
+        self, exchange: Exchange, caller: Caller, snapshot: ConfigSnapshot, body: bytes | Form
     ) -> ParsedRequest:
         """A request about what an upstream keeps; `held_by` says which one."""
         assert isinstance(body, bytes), "these endpoints take no form"
         request = exchange.request
-        binding, exchange.held_by = await find_subject(request, caller, self.services.snapshot, self._objects)
+        user = exchange.token_user or user_in_header(caller.end_user, request.headers)
+        binding, exchange.held_by = await find_subject(request, caller, snapshot, self._objects)
         exchange.parsed = parse_object_request(body, request.endpoint, binding, query=request.query, user=user)
         return exchange.parsed
 

@@ -122,7 +122,7 @@ class Exchange(msgspec.Struct, eq=False):
     ended: float = 0.0
     upstream_seconds: float = 0.0
     store_seconds: float | None = None
-    """How long admission took, nearly all of it the store's verdict."""
+    """How long the store's verdict took; 0 where it repeated a refusal without a call."""
     attempts: list[tuple[str, str]] = []
     """(upstream's name, outcome) of each try, in order."""
     trace: RequestTrace | None = None

@@ -1,8 +1,9 @@
 """Whose request may begin next, where more come than the event loop can begin at once.
 
-A burst of one team must not delay another team's request by the time that the whole burst takes to be parsed and
-admitted. So a few requests begin in each turn of the event loop (`PER_TURN`); what comes beyond waits in a line of its
-team (runtime/turn_queue.py), and a team waits for one request of each other team at most.
+A burst of one team must not delay another team's request by the time that the whole burst takes to be admitted. So a
+few requests begin in each turn of the event loop (`PER_TURN`); what comes beyond waits in a line of its team
+(runtime/turn_queue.py), and a team waits for one request of each other team at most. Short bodies that have come are
+parsed before, as many in a turn as the listener lets in: what is refused then does not wait.
 
 To parse one large body takes as long as a hundred small requests, and nothing can interrupt it. So these begin one
 at a time, by team in rotation too, and after each no other begins for three times as long as it took: a team that sends

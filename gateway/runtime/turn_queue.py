@@ -14,6 +14,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+Beginning = Callable[[], bool]
+"""Begins what has waited. Whether it does: it may have given up meanwhile."""
 
 
 class LineFull(Exception):
@@ -21,8 +26,8 @@ class LineFull(Exception):
 
 
 class TurnQueue:
-    """What `try_begin` has let through, or `wait` has returned for, begins in this turn of the event loop, which is the
-    one in which the queue is made."""
+    """What `try_begin` has let through begins in this turn of the event loop, which is the one in which the queue is
+    made, what `wait` has returned for, or `begin_later` calls."""
 
     def __init__(self, per_turn: int, waiting_max: int = sys.maxsize) -> None:
         """`waiting_max` is of one line."""
@@ -44,22 +49,31 @@ class TurnQueue:
 
     async def wait(self, line: str) -> None:
         """Wait in this line. Raises LineFull."""
-        turn = self._waiting.join(line)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.begin_later(line, partial(_wake, turn))
+        await turn
+
+    def begin_later(self, line: str, begin: Beginning) -> None:
+        """Let it wait in this line without a task. `begin` raises nothing. Raises LineFull."""
+        self._waiting.add(line, begin)
         self._left = 0  # What comes later does not begin before what waits.
         if self._turn is None:
             self._plan_turn()
-        await turn
 
     def _plan_turn(self) -> None:
         self._turn = self._call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
         self._turn = None
-        self._left = self._per_turn
-        while self._left and self._waiting.release():
-            self._left -= 1
-        if self._left < self._per_turn:
-            self._plan_turn()
+        left = self._per_turn
+        self._left = 0  # What comes from what begins here is behind what waits.
+        try:
+            while left and self._waiting.release():
+                left -= 1
+        finally:
+            self._left = left
+            if (left < self._per_turn or self._waiting.lines) and self._turn is None:
+                self._plan_turn()
 
 
 class WaitingLines:
@@ -67,16 +81,22 @@ class WaitingLines:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self.lines: dict[str, deque[asyncio.Future[None]]] = {}
+        self.lines: dict[str, deque[Beginning]] = {}
         """By owner, the next one first; none is empty."""
+
+    def add(self, line: str, begin: Beginning) -> None:
+        """What is called when its turn comes. Raises LineFull."""
+        waiting = self.lines.get(line)
+        if waiting is None:
+            waiting = self.lines[line] = deque()
+        elif len(waiting) >= self._most:
+            raise LineFull
+        waiting.append(begin)
 
     def join(self, line: str) -> asyncio.Future[None]:
         """What is done when its turn comes. Raises LineFull."""
-        waiting = self.lines.setdefault(line, deque())
-        if len(waiting) >= self._most:
-            raise LineFull
-        turn = asyncio.get_running_loop().create_future()
-        waiting.append(turn)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.add(line, partial(_wake, turn))
         return turn
 
     def release(self) -> bool:
@@ -84,10 +104,16 @@ class WaitingLines:
         while self.lines:
             line = next(iter(self.lines))
             waiting = self.lines.pop(line)
-            turn = waiting.popleft()
+            begin = waiting.popleft()
             if waiting:
                 self.lines[line] = waiting  # Behind the others.
-            if not turn.done():
-                turn.set_result(None)
+            if begin():
                 return True
         return False
+
+
+def _wake(turn: asyncio.Future[None]) -> bool:
+    if turn.done():
+        return False
+    turn.set_result(None)
+    return True

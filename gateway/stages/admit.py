@@ -1,10 +1,14 @@
-"""Admit: asks the store, in one atomic step, whether every limit lets the request pass."""
+"""Admit: asks the store, in one atomic step, whether every limit lets the request pass.
+
+What the store has just refused is refused again without a call: `ask` needs no await.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isinf
 
+from gateway.core.errors import LimitRefusal
 from gateway.core.estimate import Estimates, least_tokens
 from gateway.core.exchange import Exchange
 from gateway.core.input_size import InputSize
@@ -21,20 +25,36 @@ ANSWER_AFTER_THINKING = 1_024
 """Tokens that a quota grants beyond a thinking budget, as far as so much is asked for and left."""
 
 
-async def admit(
+def ask(
     exchange: Exchange, parsed: ParsedRequest, estimates: Estimates, counters: Counters, user: str
-) -> Reservation:
-    """A reservation under every limit that binds; `user` is the end user whose counters are charged. Raises a
-    LimitRefusal, StoreUnavailable."""
+) -> AdmissionRequest:
+    """What `admit` is to ask the store; `user` is the end user whose counters are charged. Raises a LimitRefusal where
+    the store repeats one."""
     binding = parsed.binding
     estimator = exchange.estimator = estimates.of(binding.caller.team, binding.model.name)
     exchange.estimated_input = estimator.input_tokens(parsed.input_size)
-    verdict = await counters.admit(admission_request(exchange, parsed, estimator.output_tokens(), user))
+    request = admission_request(exchange, parsed, estimator.output_tokens(), user)
+    repeated = counters.repeated_refusal(request)
+    if repeated is not None:
+        exchange.store_seconds = 0.0
+        raise _refused(exchange, parsed, repeated)
+    return request
+
+
+async def admit(
+    exchange: Exchange, parsed: ParsedRequest, request: AdmissionRequest, counters: Counters
+) -> Reservation:
+    """A reservation under every limit that binds. Raises a LimitRefusal, StoreUnavailable."""
+    verdict = await counters.admit(request)
     if isinstance(verdict, Refusal):
-        exchange.refusal = verdict
-        needs_budget = parsed.least_output > parsed.thinking_budget
-        raise refusal_error(verdict, parsed.binding.headers, parsed.thinking_budget if needs_budget else 0)
+        raise _refused(exchange, parsed, verdict)
     return verdict
+
+
+def _refused(exchange: Exchange, parsed: ParsedRequest, refusal: Refusal) -> LimitRefusal:
+    exchange.refusal = refusal
+    needs_budget = parsed.least_output > parsed.thinking_budget
+    return refusal_error(refusal, parsed.binding.headers, parsed.thinking_budget if needs_budget else 0)
 
 
 def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int, user: str) -> AdmissionRequest:

@@ -139,6 +139,11 @@ SettlementEnd = Callable[[SettlementRest | None], None]
 class Counters(Protocol):
     """Every method raises StoreUnavailable if the store does not answer in time."""
 
+    def repeated_refusal(self, request: AdmissionRequest) -> Refusal | None:
+        """The refusal of the request, where the store has just refused what needs no more, and would do so again: to be
+        asked for before `admit`, which it spares. None where the store is to be asked."""
+        ...
+
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal: ...
 
     async def settle(self, settlement: Settlement) -> None: ...

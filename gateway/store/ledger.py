@@ -45,6 +45,10 @@ _ESTIMATED = UsageSource.ESTIMATED  # Slow to reach through the class in Python 
 SLICE = 100
 """Rows that are read, sorted or summed in one turn of the event loop: they take less than a millisecond."""
 
+_USUAL_COLUMNS = 7
+_NO_MORE = (0,) * (len(COLUMNS) - _USUAL_COLUMNS)
+"""Of the other columns."""
+
 ROWS_OF_A_USER = 64
 """Rows that one user has at most; settle.lua repeats it."""
 
@@ -124,11 +128,11 @@ def figures_of(entry: LedgerEntry) -> tuple[int, ...]:
     estimated = usage.total if usage.source is _ESTIMATED and not usage.estimated_ms else 0
     figures = (1, usage.input, usage.cached_input, usage.output, usage.reasoning, estimated, entry.cost)
     more = (
-        *(usage.cache_write, usage.cache_write_1h),
-        *(usage.audio_input, usage.image_input, usage.audio_output, usage.image_output),
-        *(usage.images, usage.searches, usage.audio_ms, usage.characters, usage.estimated_ms),
-    )
-    return (*figures, *more) if any(more) else figures
+        usage.cache_write, usage.cache_write_1h,
+        usage.audio_input, usage.image_input, usage.audio_output, usage.image_output,
+        usage.images, usage.searches, usage.audio_ms, usage.characters, usage.estimated_ms,
+    )  # fmt: skip
+    return figures if more == _NO_MORE else (*figures, *more)
 
 
 def weight_of(entry: LedgerEntry) -> float:

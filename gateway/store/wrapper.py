@@ -22,6 +22,9 @@ class StoreWrapper(Generic[Inner]):
     def __init__(self, store: Inner) -> None:
         self._store = store
 
+    def repeated_refusal(self, request: AdmissionRequest) -> Refusal | None:
+        return self._store.repeated_refusal(request)
+
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
         return await self._store.admit(request)
 

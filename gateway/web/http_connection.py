@@ -1,9 +1,10 @@
 """A connection of a client: serves one request after the other, each in the callback that brought it.
 
 A request that has to wait for something gets a task there; one that is answered at once, as a refused key is, gets
-none. aiohttp's own way (`RequestHandler.start`) wakes a task of the connection, which starts another for the request:
-two turns of the event loop before a handler runs. Of aiohttp, the parser, the bodies and their flow control are used.
-The connection reports to its response writer when the client reads too slowly, and when it reads again.
+none. Nor does one that waits for its turn: `begin` is called then. aiohttp's own way (`RequestHandler.start`) wakes a
+task of the connection, which starts another for the request: two turns of the event loop before a handler runs. Of
+aiohttp, the parser, the bodies and their flow control are used. The connection reports to its response writer when the
+client reads too slowly, and when it reads again.
 
 Bodies arrive as they were sent: the reader decodes them, once the sender is known.
 
@@ -111,6 +112,7 @@ class HttpConnection(web.RequestHandler):
     def __init__(
         self,
         server: web.Server,
+        may_begin: Callable[[ClientRequest], bool],
         handler: Handler,
         new_id: Callable[[], str],
         timers: TimerSweep,
@@ -132,6 +134,8 @@ class HttpConnection(web.RequestHandler):
         self._messages = _NO_MESSAGES
         self._waiting: list[_Head] = []
         """Requests behind the one that is served."""
+        self._may_begin = may_begin
+        """Whether a request is to be served now; else `begin` is called when it is."""
         self._handler = handler
         self._new_id = new_id
         self._stalled_s = stalled_s
@@ -235,15 +239,32 @@ class HttpConnection(web.RequestHandler):
             parser.message_consumed()
             if self._buffer_paused:
                 self._take_more()
-            try:
-                work = self._handler(request)
-            except Exception as defect:  # noqa: BLE001 # Whatever it is, the client has to have an answer.
-                self._fail(request, defect)
-                work = None
-            if work is None and content.is_eof() and not self.congested:
-                self._end(request)
+            if self._may_begin(request):
+                self._handle(request)
+
+    def begin(self, request: ClientRequest) -> bool:
+        """Serve a request that had to wait for its turn. Whether it still can be: its client may have left, or be about
+        to, so that the work for it would be cancelled before it could give back what it holds."""
+        if self._served is not request or self._socket is None or self._socket.is_closing():
+            return False
+        self._handle(request)
+        if self._waiting:
+            self._serve()
+        return True
+
+    def _handle(self, request: ClientRequest) -> None:
+        work = None
+        try:
+            if request.fault is not None:
+                self.refuse(request.fault)
             else:
-                self._task_handler = start_owned(self._serve_on(request, work), self._loop)
+                work = self._handler(request)
+        except Exception as defect:  # noqa: BLE001 # Whatever it is, the client has to have an answer.
+            self._fail(request, defect)
+        if work is None and request.content.is_eof() and not self.congested:
+            self._end(request)
+        else:
+            self._task_handler = start_owned(self._serve_on(request, work), self._loop)
 
     def _take_more(self) -> None:
         """Let the parser go on, which waits until messages are taken: it keeps a few."""

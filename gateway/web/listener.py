@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from gateway.core.response import Work
 from gateway.runtime.timer_sweep import TimerSweep
 from gateway.runtime.turn_queue import TurnQueue
 from gateway.runtime.turn_writes import TurnWrites
@@ -71,7 +70,8 @@ class Listener(web.Server):
         limits = self.limits
         return HttpConnection(
             self,
-            self._begin,
+            self._may_begin,
+            self._handler,
             self._new_id,
             self._timers,
             self._writes,
@@ -83,24 +83,15 @@ class Listener(web.Server):
     def open_connections(self) -> int:
         return len(self._open)
 
-    def _begin(self, request: ClientRequest) -> Work | None:
+    def _may_begin(self, request: ClientRequest) -> bool:
         connection = request.connection
         if connection in self._open:
             del self._open[connection]
             self._open[connection] = None
-        if request.fault is not None:
-            connection.refuse(request.fault)
-            return None
-        if self._begins.try_begin():
-            return self._handler(request)
-        return partial(self._begin_later, request)
-
-    async def _begin_later(self, request: ClientRequest) -> None:
-        connection = request.connection
-        await self._begins.wait(f"{connection.remote} {connection.has_more}")
-        work = self._handler(request)
-        if work is not None:
-            await work()
+        if request.fault is not None or self._begins.try_begin():
+            return True
+        self._begins.begin_later(f"{connection.remote} {connection.has_more}", partial(connection.begin, request))
+        return False
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)

@@ -206,5 +206,8 @@ async def test_while_the_store_is_out_nothing_is_forwarded() -> None:
 class _Out:
     """A store that does not answer."""
 
+    def repeated_refusal(self, _ask: AdmissionRequest) -> None:
+        return None
+
     async def admit(self, _ask: AdmissionRequest) -> Reservation | Refusal:
         raise StoreUnavailable("The store does not answer.", retry_after_ms=1000)

@@ -267,12 +267,17 @@ class Ledgers:
 
     def __init__(self, verdict: Refusal | Exception | None = None, outage: Exception | None = None) -> None:
         self.asked: list[AdmissionRequest] = []
+        self.repeated: Refusal | None = None
+        """What is refused without asking."""
         self.settled: list[Settlement] = []
         self.outage = outage
         self.settling = asyncio.Event()
         self.may_settle = asyncio.Event()
         self.may_settle.set()
         self._verdict = verdict
+
+    def repeated_refusal(self, _ask: AdmissionRequest) -> Refusal | None:
+        return self.repeated
 
     async def admit(self, ask: AdmissionRequest) -> Reservation | Refusal:
         self.asked.append(ask)
@@ -373,8 +378,9 @@ class GivenBody:
         self._pieces = list(pieces)
         self._failure = failure
 
-    def available(self) -> None:
+    def available(self) -> bytes | None:
         """Its pieces come one by one."""
+        return None
 
     async def whole(self) -> bytes:
         return await self.beginning(10**9)

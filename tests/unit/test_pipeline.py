@@ -48,6 +48,7 @@ from gateway.core.response import ResponseWriter, Work
 from gateway.core.snapshot import Caller, Model
 from gateway.core.usage import Usage, UsageSource
 from gateway.pipeline import Pipeline, Services
+from gateway.runtime.start_queue import PER_TURN
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.authenticate import key_digest
 from gateway.store.contract import SettlementEnd
@@ -205,6 +206,56 @@ async def test_what_is_not_admitted_is_not_settled(store: Callable[[], Ledgers],
     exchange = await whole.answer()
     assert type(exchange.error) is kind
     assert (whole.store.settled, whole.upstream.sent, exchange.usage) == ([], [], None)
+
+
+class WholeBody(GivenBody):
+    """A body that has come whole."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self._whole = body
+
+    def available(self) -> bytes:
+        return self._whole
+
+
+def with_whole(body: bytes) -> IncomingRequest:
+    return msgspec.structs.replace(incoming_of(body), body=WholeBody(body))
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"), [(b"{", BodyUnreadable), (body_of(model="none"), ModelUnknown), (body_of(), RateExceeded)]
+)
+async def test_what_is_refused_without_waiting_has_its_answer_at_once(body: bytes, kind: type[GatewayError]) -> None:
+    whole = Whole()
+    of = limit()
+    whole.store.repeated = Refusal(LimitStatus(of, of.amount, 0, 0, 0), 1, RefusalReason.SPENT, 500, NOW_MS)
+    request = with_whole(body)
+    assert whole.pipeline.answer(request, whole.client) is None
+    (exchange,) = whole.recorded
+    assert type(whole.client.error) is type(exchange.error) is kind
+    assert (exchange.status, whole.store.asked, whole.store.settled) == (kind.status, [], [])
+    assert request.body.released  # type: ignore[attr-defined]  # It is a GivenBody.
+
+
+async def test_what_has_come_whole_goes_its_whole_way() -> None:
+    whole = Whole(ScriptedAnswer(PLAIN))
+    exchange = await whole.answer(with_whole(body_of()))
+    assert (whole.client.status, whole.client.body, whole.charged) == (200, PLAIN, [exchange.usage])
+    assert len(whole.store.asked) == 1
+
+
+async def test_what_a_limit_has_refused_while_it_waited_does_not_ask_the_store() -> None:
+    whole = Whole(*[ScriptedAnswer(PLAIN)] * PER_TURN)
+    works = [whole.pipeline.answer(with_whole(body_of()), Client()) for _ in range(PER_TURN + 2)]
+    running = [asyncio.create_task(done(work)) for work in works]
+    await asyncio.sleep(0)
+    of = limit()
+    whole.store.repeated = Refusal(LimitStatus(of, of.amount, 0, 0, 0), 1, RefusalReason.SPENT, 500, NOW_MS)
+    await asyncio.gather(*running)
+    await whole.pipeline.wait_settled()
+    assert len(whole.store.asked) == PER_TURN
+    assert sorted(each.status for each in whole.recorded) == [200] * PER_TURN + [RateExceeded.status] * 2
 
 
 @pytest.mark.parametrize("store", [Ledgers, refusing])

@@ -131,6 +131,9 @@ class InMemoryStore:
         self._records = InMemoryRecords()
         self._answers: list[Callable[[bytes], bytes]] = []
 
+    def repeated_refusal(self, _request: AdmissionRequest) -> Refusal | None:
+        return None  # To judge it again costs as little.
+
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
         now_ms = self._reap()
         if self._newcomers:

@@ -23,7 +23,7 @@ from gateway.core.limits import Limit, Meter, Mode, Per
 from gateway.core.reservation import AdmissionRequest, LimitStatus
 from gateway.store.in_redis.client import ServerClock
 from gateway.store.in_redis.keys import ORGANISATION, StoreKeys, hash_tag, team_tag
-from gateway.store.in_redis.scripts import ADMIT, bulk, doubles
+from gateway.store.in_redis.scripts import ADMIT, bulk, bulk_length, doubles
 
 RATE, QUOTA, LEASES = 0, 1, 2
 
@@ -165,14 +165,15 @@ class WindowCall:
 
 class SlotShare:
     """Where the charges of a reservation are in one slot: the counters of the batch in this window, and the key of its
-    record."""
+    record, also as the part of a command."""
 
-    __slots__ = ("batch", "record", "window")
+    __slots__ = ("batch", "record", "record_part", "window")
 
     def __init__(self, batch: SlotBatch, window: WindowArguments, record: str) -> None:
         self.batch = batch
         self.window = window
         self.record = record
+        self.record_part = bulk(record)
 
 
 class SlotCall(SlotShare):
@@ -183,7 +184,7 @@ class SlotCall(SlotShare):
     def __init__(self, batch: SlotBatch, prepared: WindowCall, second: int) -> None:
         super().__init__(batch, prepared.window, f"{batch.slot_key}{second}")
         self.second = second
-        self._head = b"%b%b%b" % (prepared.head, bulk(self.record), prepared.keys)
+        self._head = prepared.head + self.record_part + prepared.keys
         self._numbers = prepared.numbers
 
     def command(self, request: AdmissionRequest, most: int, clock: ServerClock) -> bytes:
@@ -195,7 +196,7 @@ class SlotCall(SlotShare):
         if least > most:
             least = most
         own = one_by_one([request.id, clock.now_ms(), request.likely, most, least, request.enough, *fixed, *per_output])
-        return b"%b$%d\r\n%b%b\r\n" % (self._head, len(numbers) + len(own), numbers, own)
+        return b"".join((self._head, bulk_length(len(numbers) + len(own)), numbers, own, b"\r\n"))
 
     def raised_rates(self, raises: Sequence[int]) -> list[RatePace]:
         """The rates of the window, where grants add so much to its limits."""

@@ -43,6 +43,12 @@ def bulk(*values: str | bytes | int) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(piece), piece) for piece in pieces])
 
 
+@remembered(1_024)
+def bulk_length(size: int) -> bytes:
+    """What is before a part of so many bytes. To join the pieces of a part takes less than a format string."""
+    return b"$%d\r\n" % size
+
+
 @remembered(256)
 def doubles(count: int) -> Struct:
     """So many little-endian doubles, in which scripts take numbers."""

@@ -32,7 +32,7 @@ from gateway.store.in_redis.keys import StoreKeys, gathered_users
 from gateway.store.in_redis.ledger import LEDGER_MS, BillName, bill_name
 from gateway.store.in_redis.objects import ObjectRows
 from gateway.store.in_redis.records import record_arguments
-from gateway.store.in_redis.scripts import CLOSE, RENEW, SETTLE, bulk
+from gateway.store.in_redis.scripts import CLOSE, RENEW, SETTLE, bulk, bulk_length
 from gateway.store.ledger import figures_of, moved_to, weight_of
 
 _DAY_S = 86_400
@@ -122,12 +122,13 @@ class SettlementArguments:
         self._always = one_by_one(always + thresholds.numbers)
         self._names = bulk(*names)
 
-    def command(self, record: str, name: str, user: str, numbers: Sequence[float]) -> bytes:
-        key, called, always, own = record.encode(), name.encode(), self._always, one_by_one(numbers)
-        command = b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n$%d\r\n%b%b\r\n%b" % (
-            self._head, len(key), key, self._keys, len(called), called, len(always) + len(own), always, own,
-            self._names,
+    def command(self, record_part: bytes, name: str, user: str, numbers: Sequence[float]) -> bytes:
+        called, always, own = name.encode(), self._always, one_by_one(numbers)
+        pieces = (
+            self._head, record_part, self._keys, bulk_length(len(called)), called, b"\r\n",
+            bulk_length(len(always) + len(own)), always, own, b"\r\n", self._names,
         )  # fmt: skip
+        command = b"".join(pieces)
         return command + bulk(user) if self.for_user else command
 
 
@@ -288,14 +289,14 @@ class Settlements:
                 weight = weight_of(entry)
             # What a bill's name is made of, without making it.
             which = (
-                *(share.window, recorded_of, dues, entry.day, entry.team, entry.key, entry.model, entry.upstream),
-                *(entry.cost_center, entry.late, user != ""),
-            )
+                share.window, recorded_of, dues, entry.day, entry.team, entry.key, entry.model, entry.upstream,
+                entry.cost_center, entry.late, user != "",
+            )  # fmt: skip
         prepared = self._prepared.get(which) if not position.place else None
         if prepared is None:
             prepared = self._prepare(which, share, entry, recorded_of, dues, position)
         numbers = [position.place, weight, len(figures), *figures, len(held), *held, *charged]
-        command = prepared.command(share.record, settlement.id, user, numbers)
+        command = prepared.command(share.record_part, settlement.id, user, numbers)
         return command if kept is None else command + record_arguments(kept)
 
     def _prepare(

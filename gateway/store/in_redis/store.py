@@ -143,10 +143,10 @@ class RedisStore:
         """The store's time: what it gave last, and what has passed since. Also while it is out."""
         return self.clock.now_ms()
 
+    def repeated_refusal(self, request: AdmissionRequest) -> Refusal | None:
+        return self._refused.repeated(request)
+
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
-        repeated = self._refused.repeated(request)
-        if repeated is not None:
-            return repeated
         verdict = await self._admissions.admit(request)
         if isinstance(verdict, Admitted):
             self._open[request.id] = verdict

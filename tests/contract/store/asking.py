@@ -89,14 +89,19 @@ def bill(**other: object) -> LedgerEntry:
     return LedgerEntry(**(fields | other))  # type: ignore[arg-type]
 
 
+async def verdict_on(store: Store, question: AdmissionRequest) -> Reservation | Refusal:
+    """As the admit stage asks for it."""
+    return store.repeated_refusal(question) or await store.admit(question)
+
+
 async def admitted(store: Store, question: AdmissionRequest) -> Reservation:
-    verdict = await store.admit(question)
+    verdict = await verdict_on(store, question)
     assert isinstance(verdict, Reservation), verdict
     return verdict
 
 
 async def refused(store: Store, question: AdmissionRequest) -> Refusal:
-    verdict = await store.admit(question)
+    verdict = await verdict_on(store, question)
     assert isinstance(verdict, Refusal), verdict
     return verdict
 

@@ -37,7 +37,7 @@ def months(keeper: Keeper) -> Months:
 
 
 @pytest.fixture
-def redis_months(redis: RedisServer) -> Months:
+async def redis_months(redis: RedisServer) -> Months:
     return Months(RedisKeeper(redis.url, [redis]).today())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -21,6 +22,39 @@ async def test_a_few_begin_in_a_turn_however_long_it_takes() -> None:
     assert [queue.try_begin() for _ in range(10_000)].count(True) == 4
     await asyncio.sleep(0)
     assert [queue.try_begin() for _ in range(10_000)].count(True) == 4
+
+
+async def test_what_waits_without_a_task_begins_in_rotation_and_in_front_of_what_comes_meanwhile() -> None:
+    queue, begun = TurnQueue(per_turn=3), list[str]()
+
+    def begin_and_send_more(line: str) -> bool:
+        begun.append(line)
+        assert not queue.try_begin()
+        queue.begin_later("more", lambda: not begun.append("more"))
+        return True
+
+    for line in "aab":
+        queue.begin_later(line, partial(begin_and_send_more, line))
+    queue.begin_later("gone", lambda: False)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert begun == ["a", "b", "a", "more", "more", "more"]
+    await asyncio.sleep(0)
+    assert queue.try_begin()
+
+
+async def test_a_defect_of_one_that_begins_holds_nobody_up() -> None:
+    queue, begun, defects = TurnQueue(per_turn=2), list[str](), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: defects.append(context["exception"]))
+
+    def fail() -> bool:
+        raise KeyError("a defect")
+
+    queue.begin_later("a", fail)
+    queue.begin_later("b", lambda: not begun.append("b"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (begun, [type(each) for each in defects]) == (["b"], [KeyError])
 
 
 async def test_each_turn_lets_as_many_of_those_who_wait_begin() -> None:

@@ -211,6 +211,59 @@ async def test_more_requests_than_the_parser_keeps_are_each_answered() -> None:
     assert handled.client.read.count(b"HTTP/1.1 401 ") == 100
 
 
+class _ManyHandled:
+    """Connections of one listener, each with a request: one more than begin in a turn."""
+
+    def __init__(self, handler: Handler) -> None:
+        listener = Listener(handler, lambda: "id", ClientLimits(_MANY))
+        self.clients = [TakingClient() for _ in range(_MANY)]
+        self.connections: list[HttpConnection] = [listener() for _ in self.clients]
+        for connection, client in zip(self.connections, self.clients, strict=True):
+            connection.connection_made(client)
+            connection.data_received(LATER)
+
+
+_MANY = 17
+
+
+async def test_what_waits_for_its_turn_waits_without_a_task() -> None:
+    begun: list[ClientRequest] = []
+
+    def answer(request: ClientRequest) -> None:
+        begun.append(request)
+        _answer_at_once(request)
+
+    handled = _ManyHandled(answer)
+    assert len(begun) == _MANY - 1
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    handled.connections[-1].data_received(LATER)
+    await settled()
+    assert [client.read.count(b"HTTP/1.1 401 ") for client in handled.clients] == [1] * (_MANY - 1) + [2]
+    assert all(connection.is_idle for connection in handled.connections)
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+async def test_a_client_that_leaves_before_its_turn_is_not_served(has_ended: bool) -> None:
+    begun: list[ClientRequest] = []
+
+    async def work() -> None:
+        raise AssertionError("it would be cancelled before it begins")
+
+    def begin(request: ClientRequest) -> Work:
+        begun.append(request)
+        return work
+
+    handled = _ManyHandled(begin)
+    for connection in handled.connections[:-1]:
+        connection.connection_lost(None)
+    if has_ended:
+        handled.connections[-1].connection_lost(None)
+    else:
+        handled.clients[-1].close()
+    await settled()
+    assert len(begun) == _MANY - 1
+
+
 async def test_what_is_no_http_is_answered_in_http_1_1_and_ends_the_connection() -> None:
     handled = _Handled(_answer_at_once)
     handled.connection.data_received(b"no http\r\n\r\n")
