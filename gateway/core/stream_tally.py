@@ -283,7 +283,7 @@ class StreamTally:
     def _is_content(self, data: bytes) -> bool:
         """Whether these events, by their bytes alone, have no usage and no error, and end nothing."""
         for mark in self._marks:
-            if data.find(mark) >= 0:
+            if data.partition(mark)[1]:  # As in redaction.py, less than `find` takes.
                 return False
         return _USAGE.is_null(data) and (not self._merge or _FINISH_REASON.is_null(data))
 
