@@ -39,6 +39,12 @@ _ATTEMPTS = 16
 """A window ends, or a server's clock is not known yet: one more attempt is enough for either. A burst that keeps Redis
 busy for longer than a call may be late takes one for each such stretch."""
 
+_GRANTED_MOST = 3
+"""The largest first number of a reply of admit.lua."""
+
+_NOT_64_BITS = "The store's Redis counts in 32 bits: use one that is built for 64."
+"""Its numbers have four bytes, of which two are read as one."""
+
 _NOT_FORWARDED = "Nothing was forwarded; try again soon."
 
 _record_of = attrgetter("record")
@@ -158,7 +164,11 @@ class Admissions:
             # A reply with few charges is padded to a length that Redis makes fastest.
             limits, most = len(call.window.keys), numbers[2]
             end = 3 + 3 * limits
-            raises = numbers[end : end + limits] if granted > 1 else ()
+            raises: Sequence[int] = ()
+            if granted > 1:
+                if granted > _GRANTED_MOST:
+                    raise StoreUnavailable(_NOT_64_BITS)
+                raises = numbers[end : end + limits]
             reply = SlotReply(call, numbers[1], most, numbers[3:end:3], numbers[4:end:3], numbers[5:end:3], raises)
             if not granted & 1:
                 await self._give_all_back(request.id, replies)

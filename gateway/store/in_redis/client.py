@@ -208,7 +208,7 @@ class Router:
         else:
             self._observe(script.name, "ok", ended - began)
             if type(reply) is bytes:
-                reply = whole_numbers(len(reply) // 8).unpack(reply)
+                reply = whole_numbers(len(reply) // 8).unpack_from(reply)
             node.clock.learn(reply[1], began, ended)
         return reply
 

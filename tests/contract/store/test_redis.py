@@ -684,3 +684,24 @@ async def test_all_gateways_sign_journals_with_the_key_of_the_first(redis: Redis
         [name] = client.keys("*:journal-key")
         assert client.ttl(name) > 399 * 86_400
     await other.close()
+
+
+class FourByteNumbers:
+    """Reads a reply as one of a Redis whose `long` has four bytes would be read."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def unpack_from(self, reply: bytes) -> tuple[int, ...]:
+        numbers = unpack(f"<{self._count}q", reply)
+        short = pack(f"<{self._count}I", *(number & 0xFFFF_FFFF for number in numbers))
+        return unpack(f"<{len(short) // 8}q", short[: len(short) // 8 * 8])
+
+
+@pytest.mark.parametrize("limits", [LIMITS[:1], LIMITS[:4], LIMITS])
+async def test_a_redis_of_32_bits_is_not_believed(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, limits: list[Limit]
+) -> None:
+    monkeypatch.setattr("gateway.store.in_redis.client.whole_numbers", FourByteNumbers)
+    with pytest.raises(StoreUnavailable, match="built for 64"):
+        await store.admit(ask(*limits))
