@@ -14,14 +14,9 @@ from time import monotonic
 from gateway.core.errors import ShuttingDown, UpstreamUnreachable
 from gateway.core.snapshot import Model, Upstream
 from gateway.runtime.tasks import BackgroundTasks
+from gateway.upstream.client_options import DISTRUST_SECONDS, IDLE_SECONDS, ClientOptions
 from gateway.upstream.connect import UpstreamOrigin
-from gateway.upstream.connection import (
-    DISTRUST_SECONDS,
-    HUNG_UP,
-    IDLE_SECONDS,
-    ClientOptions,
-    StaleConnection,
-)
+from gateway.upstream.connection import HUNG_UP, StaleConnection
 from gateway.upstream.contract import FailureReason, UpstreamRequest
 from gateway.upstream.pool import Holder, Pool
 from gateway.upstream.response_stream import ResponseStream

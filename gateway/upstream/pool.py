@@ -27,8 +27,9 @@ import msgspec
 
 from gateway.core.errors import UpstreamBusy, UpstreamUnreachable
 from gateway.core.snapshot import Upstream
+from gateway.upstream.client_options import ClientOptions
 from gateway.upstream.connect import CannotConnect, Connector, UpstreamOrigin
-from gateway.upstream.connection import ClientOptions, Connection
+from gateway.upstream.connection import Connection
 from gateway.upstream.contract import FailureReason
 from gateway.upstream.tls import client_context
 

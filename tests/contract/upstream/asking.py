@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.client import HttpClient
-from gateway.upstream.connection import DISTRUST_SECONDS, IDLE_SECONDS
+from gateway.upstream.client_options import DISTRUST_SECONDS, IDLE_SECONDS
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest, UpstreamResponse
 
 BODY = b'{"model":"gpt-oss","messages":[]}'

@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 from gateway.core.errors import UpstreamBroke, UpstreamTimedOut
 from gateway.core.snapshot import Timeouts, Upstream
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.upstream.connection import (
-    READ_BYTES,
-    SHORT_READ_BYTES,
-    ClientOptions,
-    Connection,
-    ReadBuffer,
-    StaleConnection,
-)
+from gateway.upstream.client_options import READ_BYTES, SHORT_READ_BYTES, ClientOptions, ReadBuffer
+from gateway.upstream.connection import Connection, StaleConnection
 from gateway.upstream.response_stream import HELD_BYTES, ResponseStream
 from tests.unit.upstream.splitting import cuts, split
 
@@ -93,12 +87,15 @@ class Shelf:
 
     def __init__(self) -> None:
         self.free: list[Connection] = []
+        self.may_get_unrequested = False
+        self.unrequested = 0
 
     def released(self, connection: Connection) -> None:
         self.free.append(connection)
 
     def unrequested_bytes(self) -> None:
-        raise AssertionError("the test sends nothing unrequested")
+        assert self.may_get_unrequested, "the test sends nothing unrequested"
+        self.unrequested += 1
 
     def lost(self, connection: Connection) -> None:
         raise AssertionError("the test closes nothing")
@@ -107,12 +104,15 @@ class Shelf:
 class Wire:
     """One connection, and the server at its other end."""
 
-    def __init__(self, **timeouts: float) -> None:
+    def __init__(self, beside: Wire | None = None, **timeouts: float) -> None:
+        """With the same client as the connection that it is `beside`."""
         self.socket = Socket()
         self.shelf = Shelf()
+        self._client = (
+            beside._client if beside else ClientOptions(BackgroundTasks(unexpected), 30, lambda upstream: None)
+        )
         upstream = Upstream("inducta", "http://inducta.example", timeouts=Timeouts(**timeouts))
-        options = ClientOptions(BackgroundTasks(unexpected), 30, lambda upstream: None)
-        self.connection = Connection(upstream, self.shelf, options)
+        self.connection = Connection(upstream, self.shelf, self._client)
         self.socket.set_protocol(self.connection)
         self.connection.connection_made(self.socket)
 
@@ -400,22 +400,14 @@ REQUEST = b"POST / HTTP/1.1\r\n\r\n{}"
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
 
 
-class DistrustfulShelf(Shelf):
-    """Counts connections on which what came answers no request."""
-
-    unrequested = 0
-
-    def unrequested_bytes(self) -> None:
-        self.unrequested += 1
-
-
 class Holding:
     """Two connections that have carried a request; `second` is given another one in a turn that has written one."""
 
     def __init__(self) -> None:
-        self.first, self.second = Wire(idle=0.05), Wire(idle=0.05)
-        self.shelf = self.second.connection._owner = DistrustfulShelf()
-        self.second.connection._options = self.first.connection._options
+        self.first = Wire(idle=0.05)
+        self.second = Wire(self.first, idle=0.05)
+        self.shelf = self.second.shelf
+        self.shelf.may_get_unrequested = True
         for wire in (self.first, self.second):
             wire.begins(ANSWER + b"{}")
             wire.socket.written = b""
@@ -434,8 +426,8 @@ async def test_of_several_requests_in_a_turn_the_first_is_written_at_once_and_th
 
 
 async def test_a_new_connection_is_written_to_at_once() -> None:
-    one, other = Wire(), Wire()
-    other.connection._options = one.connection._options
+    one = Wire()
+    other = Wire(one)
     one.hears()
     other.hears()
     assert other.socket.written == REQUEST
