@@ -38,6 +38,11 @@ class TurnQueue:
         self._waiting = WaitingLines(waiting_max)
         self._turn: asyncio.Handle | None = None
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether anything waits for a later turn."""
+        return bool(self._waiting.lines)
+
     def try_begin(self) -> bool:
         """Count one that begins now, if it may. Whether it may."""
         if not self._left:

@@ -120,6 +120,8 @@ class Listener(web.Server):
     async def close(self) -> None:
         """Close idle connections at once, the others with what is still to be sent on them."""
         self.pre_shutdown()
+        while self._begins.has_waiting:
+            await self._begins.wait("")  # What was received has an answer, if only that the gateway stops.
         await self.shutdown(timeout=1)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WRITE_S):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
@@ -47,6 +47,7 @@ class TakingClient(asyncio.Transport):
         super().__init__({"sockname": ("127.0.0.1", 1), "peername": peer})
         self.is_closed = False
         self.read = b""
+        self.when_closed: Callable[[], None] | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.is_closed
@@ -59,6 +60,8 @@ class TakingClient(asyncio.Transport):
         return self.is_closed
 
     def close(self) -> None:
+        if self.when_closed is not None and not self.is_closed:
+            asyncio.get_running_loop().call_soon(self.when_closed)
         self.is_closed = True
 
     abort = close
@@ -511,3 +514,15 @@ async def test_a_head_that_does_not_end_is_refused_behind_an_answer_of_its_turn(
     assert writing.client.is_closed
     heads = [line for line in writing.client.read.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
     assert heads == [b"HTTP/1.1 401 Unauthorized", b"HTTP/1.1 400 Bad Request"]
+
+
+async def test_requests_that_wait_for_their_turn_are_answered_before_their_listener_closes() -> None:
+    listener = Listener(_answer_at_once, lambda: "id", ClientLimits(100))
+    clients = [TakingClient() for _ in range(100)]
+    for client in clients:
+        connection = listener()
+        connection.connection_made(client)
+        connection.data_received(LATER)
+        client.when_closed = partial(connection.connection_lost, None)
+    await listener.close()
+    assert [client.read[:13] for client in clients] == [b"HTTP/1.1 401 "] * 100
