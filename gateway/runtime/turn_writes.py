@@ -27,7 +27,7 @@ class Written(Protocol):
     """A connection."""
 
     def write_now(self, data: bytes) -> None:
-        """Give it to the socket. Nothing is done where the connection has ended. Never raises."""
+        """Give it to the socket. Nothing is done where the connection has ended."""
         ...
 
 
@@ -79,5 +79,11 @@ class TurnWrites:
     def _write(self) -> None:
         # What is held from here on, as by a source that goes on, is of a connection that has what is held now.
         held, self._held = self._held, {}
-        for connection, data in held.items():
-            connection.write_now(data)
+        left = iter(held.items())
+        try:
+            for connection, data in left:
+                connection.write_now(data)
+        finally:
+            # Nothing is left unless one has raised, which must cost the others nothing.
+            for connection, data in left:
+                self.hold(connection, data)

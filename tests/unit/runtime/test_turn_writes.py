@@ -115,3 +115,21 @@ async def test_what_is_written_while_a_turn_ends_is_of_the_next() -> None:
     assert they.written == [("x", b"1"), ("a", b"1")]
     await asyncio.sleep(0)
     assert they.written[2:] == [("x", b"1+")]
+
+
+class FailingSocket(Socket):
+    def write_now(self, data: bytes) -> None:
+        raise RuntimeError("a defect")
+
+
+async def test_a_connection_that_fails_costs_the_others_nothing() -> None:
+    they, defects = _Sockets(), list[BaseException]()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, told: defects.append(told["exception"]))
+    they.writes.hold(they.a, b"1")
+    they.writes.hold(FailingSocket("x", they.written), b"1")
+    they.writes.hold(they.b, b"1")
+    they.writes.hold(they.c, b"1")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert they.written == [("a", b"1"), ("b", b"1"), ("c", b"1")]
+    assert [str(defect) for defect in defects] == ["a defect"]
