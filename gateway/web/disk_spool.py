@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Lock
 from typing import IO
 
@@ -14,12 +16,18 @@ from gateway.web.body_memory import HeldBytes
 _PIECE_BYTES = 64 * 1024
 
 
+def _temporary_file() -> IO[bytes]:
+    # Without a buffer, so that it never writes when it is closed.
+    return tempfile.TemporaryFile(buffering=0)
+
+
 class DiskSpool:
     """A `gateway.core.request.Spool`: a file without a name, in the folder for temporary files. Its bytes count as
     held, so that all files together have a bound."""
 
-    def __init__(self, held: HeldBytes) -> None:
+    def __init__(self, held: HeldBytes, open_file: Callable[[], IO[bytes]] = _temporary_file) -> None:
         self._held = held
+        self._open_file = open_file
         self._size = 0
         self._file: IO[bytes] | None = None
         self._closed = False
@@ -51,26 +59,43 @@ class DiskSpool:
         return await asyncio.to_thread(self._read, begin)
 
     def close(self) -> None:
-        """Give the disk's space back; bytes that are still to be written are dropped."""
-        # A task that was cancelled may have left a thread at work: its descriptor must not become another file's.
-        with self._lock:
+        """Give the disk's space back; bytes that are still to be written are dropped. No thread is waited for: one that
+        a cancelled task has left at work gives the space back when it is done."""
+        self._closed = True
+        self._close_unused()
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        """By one thread at a time: its descriptor must not become another file's meanwhile."""
+        try:
+            with self._lock:
+                yield
+        finally:
+            if self._closed:
+                self._close_unused()
+
+    def _close_unused(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            return  # Who uses it closes it.
+        try:
             if self._file is not None:
                 self._file.close()
-            self._closed = True
+                self._file = None
+        finally:
+            self._lock.release()
 
     def _append(self, data: bytes) -> None:
-        with self._lock:
+        with self._used():
             if self._closed:
                 return
             if self._file is None:
-                # Without a buffer, so that it never writes when it is closed.
-                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 # `close` ends it.
+                self._file = self._open_file()
             view = memoryview(data)
             while view:
                 view = view[self._file.write(view) :]
 
     def _read(self, begin: int) -> bytes:
-        with self._lock:
+        with self._used():
             if self._closed or self._file is None:
                 return b""
             self._file.seek(begin)
@@ -92,6 +117,6 @@ class _SpooledTail:
         self.taken = True
         if self._position >= self._size:
             return b""
-        piece = await self._spool.read(self._position)
+        piece = (await self._spool.read(self._position))[: self._size - self._position]
         self._position += len(piece)
         return piece
