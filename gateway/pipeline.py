@@ -160,6 +160,7 @@ class Pipeline:
             self._fail(exchange, writer, error)
         finally:
             del self._running[task]
+            self._cancelled.discard(task)
             del task  # It keeps its cancellation, which has this frame: only a search for garbage would find them.
             self._finish(exchange)
 
@@ -388,7 +389,6 @@ class Pipeline:
     def _why_ended(self, task: asyncio.Task[Any]) -> GatewayError:
         if task not in self._cancelled:
             return ShuttingDown("The gateway is shutting down.")
-        self._cancelled.discard(task)
         return RequestCancelled("An operator of the gateway has ended this request. Ask them before you send it again.")
 
     def cancel(self, exchange: Exchange) -> bool:

@@ -537,6 +537,28 @@ async def test_the_task_of_a_client_that_left_is_freed_without_a_search_for_garb
         gc.enable()
 
 
+async def test_the_task_of_a_cancelled_request_that_ends_by_a_defect_is_freed() -> None:
+    async def breaks_when_cancelled(_exchange: Exchange, _writer: ResponseWriter) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise RuntimeError("a defect")
+
+    whole = Whole()
+    running = asyncio.create_task(
+        done(whole.pipeline.answer_here(incoming_of(body_of()), whole.client, breaks_when_cancelled))
+    )
+    await let_run()
+    held = weakref.ref(running)
+    assert whole.pipeline.cancel(next(iter(whole.pipeline.running)))
+    await asyncio.wait([running])
+    await whole.pipeline.wait_settled()
+    del running
+    await let_run()
+    gc.collect()
+    assert held() is None
+
+
 async def test_a_defect_is_an_answer_without_details_and_a_complaint_with_all() -> None:
     defect = RuntimeError(f"cannot handle {SECRET}")
     whole = Whole(defect)
