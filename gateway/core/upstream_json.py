@@ -13,7 +13,7 @@ import msgspec
 from gateway.core.endpoints import Dialect
 from gateway.core.refusals import FAULT_PATHS, Fault, fault_of
 from gateway.core.sse import BOM
-from gateway.core.tolerant_json import JsonScanner, wanted_members
+from gateway.core.tolerant_json import scan, wanted_members
 from gateway.core.usage_report import Members
 
 SCANNED_MAX = 8 * 1024
@@ -30,10 +30,7 @@ def fault_of_body(status: int, body: bytes) -> Fault | None:
         answer = answer[-1]  # Google's servers put it into an array where a stream was asked for.
     if isinstance(answer, dict):
         return fault_of(status, answer)
-    objects: list[Members] = []
-    scanner = JsonScanner(_WANTED_OF_FAILURE, objects.append)
-    scanner.feed(body[:SCANNED_MAX])
-    scanner.close()
+    objects = scan(body[:SCANNED_MAX], _WANTED_OF_FAILURE)
     return fault_of(status, objects[-1] if objects else None)
 
 

@@ -20,7 +20,7 @@ import msgspec
 from gateway.core.json_object import Path
 from gateway.core.sound_length import TranscriptLength
 from gateway.core.stored_objects import is_object_id
-from gateway.core.tolerant_json import JsonScanner, Wanted, wanted_members
+from gateway.core.tolerant_json import JsonScanner, Wanted, scan, wanted_members
 from gateway.core.usage import Usage
 from gateway.core.usage_report import Members, Reading, milliseconds, read_report, tier_name, value_at
 from gateway.core.usage_tables import TOTALS, CountedItems, UsagePlace, UsageTable, Vocabulary
@@ -121,18 +121,13 @@ class UsageReader:
         self.object_id = next((name for name in named if is_object_id(name)), "")
 
     def _read_tolerantly(self, text: bytes, event: str) -> bool:
-        found: list[Members] = []
-        scanner = JsonScanner(wanted_of(self._table), found.append)
-        scanner.feed(text)
-        scanner.close()
-        return sum(self.read_members(members, event) for members in found) > 0
+        return sum([self.read_members(members, event) for members in scan(text, wanted_of(self._table))]) > 0
 
     def _read_place(self, members: Members, place: UsagePlace) -> bool:
         report: Any = members.get(place.member) if place.member else value_at(members, place.path)
         if not isinstance(report, dict):
             return False
-        table = self._table
-        reading = read_report(report, place.words, has_output=table.has_output, output_medium=table.output_medium)
+        reading = _read_at(place, report, self._table)
         if reading is None:
             reading = self._read_total(report, place)
             if reading is None:
@@ -144,7 +139,7 @@ class UsageReader:
         if self._reported is not None:
             completed = _completed(report, _without_synonyms(self._report, report, place.words))
             if completed is not report:
-                report, reading = completed, _read_at(place, completed, table) or reading
+                report, reading = completed, _read_at(place, completed, self._table) or reading
                 usage = reading.usage
             if not (usage.input or had_output):
                 usage = msgspec.structs.replace(usage, **{name: getattr(self._reported, name) for name in _OF_INPUT})
