@@ -24,7 +24,7 @@ from gateway.core.http_syntax import read_base_url
 from gateway.core.issuers import TokenClaims, TokenIssuer
 from gateway.core.limits import Limit, Scope
 from gateway.core.notifications import NotificationChannel, thresholds
-from gateway.core.pricing import WHOLE_FACTOR, Price, PriceTerms
+from gateway.core.pricing import WHOLE_FACTOR, Price, PriceTerms, pico_per_written
 from gateway.core.proxies import EnvironmentProxies, Proxy, read_proxy
 from gateway.core.redaction import Redactor
 from gateway.core.snapshot import (
@@ -46,13 +46,6 @@ from gateway.settings.notify_checks import channel_name
 from gateway.settings.price_settings import PriceListSettings, PriceSettings, TierPriceSettings
 from gateway.settings.upstream_settings import TimeoutSettings, TlsSettings, UpstreamSettings
 from gateway.telemetry.configured_names import configured_names
-
-_MILLION_PARTS = 1_000_000
-"""USD per million tokens or characters, times this, is pico-dollars for one."""
-
-_UNIT_PARTS = dict.fromkeys(("request", "image", "search", "second"), 10**12)
-"""USD per unit, times this, is pico-dollars."""
-
 
 _VERTEX_OPENAI, _VERTEX_GEMINI = "/endpoints/openapi", "/publishers/google"
 """The ends of Vertex AI's base paths within a project: for OpenAI's API and for Gemini's."""
@@ -283,10 +276,8 @@ def _price_terms(written: TierPriceSettings) -> PriceTerms:
 
 def _pico_dollars(written: PriceListSettings) -> dict[str, int]:
     """Exact, because a price per million has at most six decimals, and that of a unit at most nine."""
-    return {
-        "character" if name == "million_characters" else name: int(usd * _UNIT_PARTS.get(name, _MILLION_PARTS))
-        for name, usd in written.prices.items()
-    }
+    named = {"character" if name == "million_characters" else name: usd for name, usd in written.prices.items()}
+    return {name: int(usd * pico_per_written(name)) for name, usd in named.items()}
 
 
 def _issuer(written: JwtSettings, proxies: EnvironmentProxies) -> TokenIssuer:

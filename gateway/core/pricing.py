@@ -36,6 +36,7 @@ WHOLE_FACTOR = FEMTO_PER_PICO
 whole number of femto-dollars."""
 FEMTO_PER_MICRO = 1_000_000_000
 PICO_PER_MICRO = 1_000_000
+PICO_PER_USD = 10**12
 AS_TEXT = -1
 """A price that is left out, and falls back."""
 NO_PRICES: Mapping[str, Price] = MappingProxyType({})
@@ -148,7 +149,7 @@ class Price(msgspec.Struct, frozen=True):
         for part in usage.parts or (usage,):
             lines += others.get(part.model, self)._token_lines(part)
         price, units = self.list_for(usage), _quantities(usage)[_TOKEN_KINDS:]
-        lines += [_line(name, n, getattr(price, name)) for name, n in zip(_UNIT_NAMES, units, strict=True)]
+        lines += [_line(name, n, getattr(price, name)) for name, n in zip(UNIT_NAMES, units, strict=True)]
         return tuple([line for line in lines if line.amount])
 
     def _token_lines(self, part: Usage) -> Iterator[PriceLine]:
@@ -227,9 +228,16 @@ PRICE_NAMES = tuple(name for name in Price.__struct_fields__ if name not in {"ab
 _INPUT_PARTS = ("cached_input", "cache_write", "cache_write_1h", "audio_input", "image_input")
 _OUTPUT_PARTS = ("audio_output", "image_output")
 _UNITS = {"request": "request", "image": "image", "search": "search", "character": "character", "second": "ms"}
-_UNIT_NAMES = tuple(name for name in PRICE_NAMES if name in _UNITS)
+UNIT_NAMES = tuple(name for name in PRICE_NAMES if name in _UNITS)
 _TOKEN_NAMES = tuple(name for name in PRICE_NAMES if name not in _UNITS)
 _TOKEN_KINDS = len(_TOKEN_NAMES)
+_BY_MILLION = frozenset({*_TOKEN_NAMES, "character"})
+
+
+def pico_per_written(name: str) -> int:
+    """What the price of this name is multiplied by, in USD as the configuration writes it, to be in pico-dollars: that
+    of tokens and of characters is for a million of them."""
+    return PICO_PER_USD // 1_000_000 if name in _BY_MILLION else PICO_PER_USD
 
 
 def _quantities(usage: Usage) -> tuple[int, ...]:

@@ -13,14 +13,13 @@ import msgspec
 
 from gateway.core.errors import Blame
 from gateway.core.limit_status import in_unit, whose_limit
-from gateway.core.limits import Limit, Meter, Per
-from gateway.core.pricing import FEMTO_PER_MICRO, PICO_PER_MICRO, WHOLE_FACTOR, PriceLine
+from gateway.core.limits import MICRO, Limit, Meter, Per
+from gateway.core.pricing import FEMTO_PER_PICO, PICO_PER_USD, WHOLE_FACTOR, PriceLine
 from gateway.core.request_record import RecordedError, RecordedLimit, RequestRecord
 from gateway.core.time_format import duration_text, rfc3339
 from gateway.core.usage import Usage, UsageSource
 
-_PICO_PER_USD = 10**12
-_FEMTO_PER_USD = FEMTO_PER_MICRO * PICO_PER_MICRO
+_FEMTO_PER_USD = FEMTO_PER_PICO * PICO_PER_USD
 
 _RESPONSIBLE = {
     Blame.CALLER: "The caller is responsible: nothing is wrong with the gateway.",
@@ -141,7 +140,7 @@ def _cost(record: RequestRecord) -> str:
     if not record.prices:
         return f"{charged}, without a price."
     lines = " + ".join(_price(line) for line in record.prices)
-    return f"{charged}: {_dollars(record.cost / PICO_PER_MICRO)} USD = {lines}."
+    return f"{charged}: {_dollars(record.cost / MICRO)} USD = {lines}."
 
 
 def _price(line: PriceLine) -> str:
@@ -149,8 +148,8 @@ def _price(line: PriceLine) -> str:
     if line.unit == "token":
         whose = f" of {line.model}" if line.model else ""
         times = "" if line.factor == WHOLE_FACTOR else f" × {line.factor / WHOLE_FACTOR:g}"
-        return f"{quantity}{whose} at {_dollars(line.price * 1_000_000 / _PICO_PER_USD)}{times} per million"
-    return f"{quantity} at {_dollars(line.price / _PICO_PER_USD)}"
+        return f"{quantity}{whose} at {_dollars(line.price * 1_000_000 / PICO_PER_USD)}{times} per million"
+    return f"{quantity} at {_dollars(line.price / PICO_PER_USD)}"
 
 
 def _times(record: RequestRecord) -> str:
@@ -173,7 +172,7 @@ def _unit(limit: Limit) -> str:
 
 
 def _amount(limit: Limit, amount: int) -> str:
-    return _dollars(amount / PICO_PER_MICRO) if limit.meter is Meter.USD else f"{amount:,}"
+    return _dollars(amount / MICRO) if limit.meter is Meter.USD else f"{amount:,}"
 
 
 def _dollars(amount: float) -> str:
@@ -216,7 +215,7 @@ def record_object(record: RequestRecord) -> dict[str, Any]:
         "upstream_request_id": record.upstream_request_id or None,
         "attempts": [{"upstream": each.upstream, "outcome": each.outcome} for each in record.attempts],
         "usage": None if usage is None else _usage_object(usage),
-        "usd": record.cost / PICO_PER_MICRO,
+        "usd": record.cost / MICRO,
         "prices": [_price_object(line) for line in record.prices],
         "duration_s": record.duration_s,
         "upstream_s": record.upstream_s,
@@ -273,7 +272,7 @@ def _price_object(line: PriceLine) -> dict[str, Any]:
         "name": line.name,
         "quantity": line.quantity,
         "unit": line.unit,
-        "usd_per_unit": line.price / _PICO_PER_USD,
+        "usd_per_unit": line.price / PICO_PER_USD,
         "usd": line.amount / _FEMTO_PER_USD,
         "factor": line.factor / WHOLE_FACTOR,
         "model": line.model,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from gateway.core.json_object import JsonObject
 from gateway.core.parameters import refuse_unknown
-from gateway.core.pricing import PICO_PER_MICRO, PRICE_NAMES, WHOLE_FACTOR, Price
+from gateway.core.pricing import PRICE_NAMES, UNIT_NAMES, WHOLE_FACTOR, Price, pico_per_written
 from gateway.core.snapshot import ConfigSnapshot, Model, Target
 from gateway.identity.key_objects import limit_terms
 from gateway.pipeline import Services
@@ -18,8 +18,6 @@ _MODELS_AT_ONCE = 50
 _TEAMS_AT_ONCE = 2
 """Each has the names of all models that it may use."""
 
-_PICO_PER_DOLLAR = 10**12
-_UNITS = frozenset(("request", "image", "search", "second"))
 _ALWAYS_SHOWN = frozenset(("input", "output", "cached_input"))
 _WRITTEN_AS = {"character": "million_characters"}
 _TEXT_OF = {"audio_output": "output", "image_output": "output"}
@@ -80,11 +78,9 @@ def price_terms(price: Price) -> JsonObject:
     found: JsonObject = {}
     for name in PRICE_NAMES:
         amount = getattr(price, name)
-        per_unit = name in _UNITS or name == "character"
-        usual = 0 if per_unit else getattr(price, _TEXT_OF.get(name, "input"))
+        usual = 0 if name in UNIT_NAMES else getattr(price, _TEXT_OF.get(name, "input"))
         if name in _ALWAYS_SHOWN or amount != usual:
-            unit = _PICO_PER_DOLLAR if name in _UNITS else PICO_PER_MICRO
-            found[_WRITTEN_AS.get(name, name)] = amount / unit
+            found[_WRITTEN_AS.get(name, name)] = amount / pico_per_written(name)
     if price.above:
         found["above"] = [{"tokens": step.tokens, **price_terms(step.price)} for step in price.above]
     if price.tiers:
