@@ -140,7 +140,7 @@ class Circuit:
             case CircuitState.CLOSED:
                 return 1.0
 
-    def is_cooling_down(self, now: float, caller: Caller = ANYONE) -> bool:
+    def is_cooling_down(self, now: float, caller: Caller) -> bool:
         """Whether the upstream asked for time without requests of the caller's team."""
         return bool(self._cooling) and now < self._cooling.get(caller.team, 0.0)
 

@@ -334,8 +334,8 @@ class ShuttingDown(GatewayError):
     code = "shutting_down"
     ends_connection = True
 
-    def __init__(self, message: str, *, retry_after_ms: int = 1000) -> None:
-        super().__init__(message, retry_after_ms=retry_after_ms)
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry_after_ms=1000)
 
 
 class Overloaded(GatewayError):

@@ -179,7 +179,7 @@ class Health:
         """Seconds until the caller may ask the first of these, as far as that is known."""
         return min((self._wait_s(target, now, caller) for target in targets), default=0.0)
 
-    def least_bad(self, targets: Iterable[Target], now: float, caller: Caller = ANYONE) -> Target | None:
+    def least_bad(self, targets: Iterable[Target], now: float, caller: Caller) -> Target | None:
         """Of targets without a share the one that may be asked soonest; None where every one asked for time."""
         waiting = [target for target in targets if not self._is_cooling_down(target, now, caller)]
         return min(waiting, key=lambda target: (self._wait_s(target, now, caller), target.priority), default=None)

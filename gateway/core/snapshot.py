@@ -444,7 +444,7 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
         """Every limit with one subject, of one team or of all: those on each end user are left out."""
         return list({limit.identity: limit for limit in self.each_limit(team)}.values())
 
-    def each_limit(self, team: str = "") -> Iterator[Limit]:
+    def each_limit(self, team: str) -> Iterator[Limit]:
         """The same, one after the other: those that several keys have are given again for each."""
         for name, terms in self.teams.items():
             if team in ("", name):

@@ -71,7 +71,7 @@ async def listen_on_all(
 
 
 async def accept_faster(
-    protocol: Callable[[], asyncio.BaseProtocol], servers: Sequence[asyncio.Server], *, backlog: int = _BACKLOG
+    protocol: Callable[[], asyncio.BaseProtocol], servers: Sequence[asyncio.Server], *, backlog: int
 ) -> list[asyncio.Server]:
     """More servers at the sockets of these, to be closed with them."""
     loop = asyncio.get_running_loop()

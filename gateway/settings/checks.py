@@ -29,9 +29,7 @@ _GLOB = frozenset("*?[]")
 _EVERY_IPV4 = "0.0.0.0"  # noqa: S104 # It is compared, not listened on.
 
 
-def find_errors(
-    settings: Settings, index: NameIndex, *, secrets: bool = True, connection_files: bool = True
-) -> Iterator[Diagnostic]:
+def find_errors(settings: Settings, index: NameIndex, *, secrets: bool, connection_files: bool) -> Iterator[Diagnostic]:
     """Without secrets, missing files are no errors; without `connection_files` no file is read."""
     yield from _listeners(settings)
     yield from _sizes(settings)

@@ -22,7 +22,6 @@ COUNTER_RESTARTS = "its counter restarts"
 
 _METERS = tuple(meter.value for meter in Meter)
 _GROUPED = re.compile(r"(?<=\d)_(?=\d)")
-_COUNTED_BY = ("per", "models", "name", *_METERS)
 
 
 def compare(before: TextTree, after: TextTree, fixed: Collection[str]) -> list[TextChange]:

@@ -20,7 +20,6 @@ MAX_FILE_BYTES = 64 * 1024
 _REFERENCE = re.compile(r"\$?\$\{[^{}\n]*\}|\$\$\{")
 _MARK = re.compile("\ue000([0-9]+)\ue001")
 _NAME = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-.*)?", re.DOTALL)
-_ESCAPED = "$${"
 
 
 def has_reference(text: str) -> bool:

@@ -12,7 +12,7 @@ from gateway.settings.diagnostics import Diagnostic, Path, nearest
 from gateway.settings.models import JwtSettings, Settings
 
 
-def jwt_errors(settings: Settings, *, secrets: bool = True, files: bool = True) -> Iterator[Diagnostic]:
+def jwt_errors(settings: Settings, *, secrets: bool, files: bool) -> Iterator[Diagnostic]:
     """Without secrets, missing files are no errors; without `files` no file is read."""
     issuers: set[str] = set()
     for place, written in enumerate(settings.jwt):

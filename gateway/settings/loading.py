@@ -198,26 +198,26 @@ def validate(data: Any) -> Validated:
         data = _without(data, (), cuts)
 
 
-def diagnostic_of(error: Any, kind: type[BaseSection] = Settings) -> Diagnostic:
-    """The diagnostics for what pydantic found in a section of this kind."""
+def diagnostic_of(error: Any) -> Diagnostic:
+    """The diagnostic for what pydantic found."""
     path = tuple(step for step in error["loc"] if step != _KEY)
     if error["type"] == "extra_forbidden":
-        return unknown_name(path, _settings_at(path[:-1], kind))
+        return unknown_name(path, _settings_at(path[:-1]))
     if error["type"] == "value_error":
         allowed = str(error["ctx"]["error"])
         return wrong_name(path, allowed) if _KEY in error["loc"] else Diagnostic(path, allowed)
     if error["type"] == "literal_error":
         return Diagnostic(path, one_of(error["ctx"]["expected"], error["input"]))
     if error["type"] == "model_type" and path:
-        return no_section(path, _settings_at(path, kind))
+        return no_section(path, _settings_at(path))
     if error["type"] == "string_too_long":
         return Diagnostic(path, f"must have at most {error['ctx']['max_length']} characters")
     return Diagnostic(path, MESSAGES.get(error["type"], "has the wrong form"))
 
 
-def _settings_at(path: Path, root: type[BaseSection]) -> list[str]:
+def _settings_at(path: Path) -> list[str]:
     """The names of the settings that a path may have below it."""
-    kind: Any = root
+    kind: Any = Settings
     for step in path:
         if _is_section(kind):
             kind = kind.model_fields[step].annotation

@@ -146,9 +146,7 @@ def _outline(fields: type[Fields], names: Collection[str]) -> _Outline:
     )
 
 
-def parse_object_request(
-    body: bytes, endpoint: Endpoint, binding: Binding, *, query: str = "", user: str = ""
-) -> ParsedRequest:
+def parse_object_request(body: bytes, endpoint: Endpoint, binding: Binding, *, query: str, user: str) -> ParsedRequest:
     """A request about what an upstream keeps, of whose body nothing is judged. Raises BodyUnreadable."""
     content = body if endpoint.method == "POST" else b""
     return ParsedRequest(

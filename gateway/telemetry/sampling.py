@@ -13,13 +13,12 @@ PERIOD_S = 10.0
 class LineSample:
     """`admits` says which lines are written. The others are counted, by the error's code, until that is reported."""
 
-    def __init__(self, lines: int = LINES) -> None:
-        self._lines = lines
+    def __init__(self) -> None:
         self._written = 0
         self._left_out: Counter[str] = Counter()
 
     def admits(self, code: str) -> bool:
-        if self._written < self._lines:
+        if self._written < LINES:
             self._written += 1
             return True
         self._left_out[code] += 1
