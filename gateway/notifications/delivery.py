@@ -44,24 +44,18 @@ from gateway.store.contract import CROSSED_ENTRY, QUOTA_ENTRY, USERS_ENTRY, Noti
 AT_ONCE = 8
 """Entries that a process delivers at a time."""
 
+POLL_S = 5.0
+FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 3_600.0
+GIVE_UP_S = 3 * 86_400.0
+LEASE_S = 3 * TIMEOUTS.total
+"""Longer than all that happens to a claimed entry."""
+
 _ENTRY = msgspec.json.Decoder(Notification)
 
 
-class DeliveryPace(msgspec.Struct, frozen=True):
-    """Seconds. The lease is longer than all that happens to a claimed entry."""
-
-    poll_s: float = 5.0
-    first_retry_s: float = 1.0
-    longest_retry_s: float = 3_600.0
-    give_up_s: float = 3 * 86_400.0
-    lease_s: float = 3 * TIMEOUTS.total
-
-    def wait_s(self, age_s: float) -> float:
-        """The time until the next attempt for an entry of this age: the age doubles each time."""
-        return min(max(self.first_retry_s, age_s), self.longest_retry_s)
-
-
-DELIVERY_PACE = DeliveryPace()
+def pause_s(age_s: float) -> float:
+    """The time until the next attempt for an entry of this age: the age doubles each time."""
+    return min(max(FIRST_RETRY_S, age_s), LONGEST_RETRY_S)
 
 
 class DeliveryReports(NamedTuple):
@@ -85,7 +79,6 @@ class NotificationDelivery:
         clock: Clock,
         reports: DeliveryReports,
         tasks: BackgroundTasks,
-        pace: DeliveryPace = DELIVERY_PACE,
     ) -> None:
         self._outbox = outbox
         self._sender = sender
@@ -96,7 +89,6 @@ class NotificationDelivery:
         self._clock = clock
         self._reports = reports
         self._tasks = tasks
-        self._pace = pace
         self._wakeup = asyncio.Event()
         outbox.subscribe(self._noted)
 
@@ -111,20 +103,15 @@ class NotificationDelivery:
         """Waiting entries are delivered by another process, or after the next start."""
         await self._tasks.close()
 
-    def entries(self, event: EventType, team: str, data: Data, occasion: str) -> list[str]:
-        """A notification for each channel that wants the event."""
-        wanting = [each for each in self.channels if each.wants(event, team)]
-        return [_encoded(notification(each, event, data, occasion, self._clock.now_ms())) for each in wanting]
-
     async def post(self, event: EventType, data: Data, flag: str, keep_ms: int, team: str = "") -> None:
         """Notify of this, once while the flag is raised, over all gateways. Raises StoreUnavailable."""
-        if entries := self.entries(event, team, data, f"{flag}\n{self._clock.now_ms()}"):
-            await self._outbox.post(entries, flag, keep_ms)
+        if messages := self._wanted(event, team, data, f"{flag}\n"):
+            await self._outbox.post(list(map(_encoded, messages)), flag, keep_ms)
 
     async def clear(self, event: EventType, data: Data, flag: str) -> None:
         """Notify of the end of the flag's condition, if the flag is raised. Raises StoreUnavailable."""
-        if entries := self.entries(event, "", data, f"{flag}\n{self._clock.now_ms()}"):
-            await self._outbox.clear(flag, entries)
+        if messages := self._wanted(event, "", data, f"{flag}\n"):
+            await self._outbox.clear(flag, list(map(_encoded, messages)))
 
     async def is_first(self, flag: str, keep_ms: int) -> bool:
         """Whether this process does something that all processes could do. Raises StoreUnavailable."""
@@ -132,8 +119,13 @@ class NotificationDelivery:
 
     async def send_now(self, event: EventType, data: Data) -> None:
         """Send without the outbox, once to each channel: for notifications about the store itself."""
-        entries = self.entries(event, "", data, f"{self._clock.now_ms()}")
-        await asyncio.gather(*[self._attempt(_ENTRY.decode(entry)) for entry in entries])
+        await asyncio.gather(*[self._attempt(message) for message in self._wanted(event, "", data, "")])
+
+    def _wanted(self, event: EventType, team: str, data: Data, occasion: str) -> list[Notification]:
+        """A notification for each channel that wants the event, on the occasion of this name and time."""
+        now_ms = self._clock.now_ms()
+        wanting = [each for each in self.channels if each.wants(event, team)]
+        return [notification(each, event, data, f"{occasion}{now_ms}", now_ms) for each in wanting]
 
     def _noted(self, put_in: int, dropped: int) -> None:
         if put_in:
@@ -144,7 +136,7 @@ class NotificationDelivery:
     async def _run(self) -> None:
         while True:
             self._wakeup.clear()
-            wait_s = self._pace.poll_s
+            wait_s = POLL_S
             if self.channels:
                 with suppress(StoreUnavailable):
                     wait_s = await self._round()
@@ -154,10 +146,10 @@ class NotificationDelivery:
 
     async def _round(self) -> float:
         """Deliver what is due. Returns the seconds until there may be more. Raises StoreUnavailable."""
-        lease_ms = round(self._pace.lease_s * 1000)
+        lease_ms = round(LEASE_S * 1000)
         claimed = await self._outbox.claim(AT_ONCE, lease_ms)
         waits = await asyncio.gather(*[self._handle(entry) for entry in claimed])
-        return min([self._pace.poll_s, *waits]) if len(claimed) < AT_ONCE else 0.0
+        return min([POLL_S, *waits]) if len(claimed) < AT_ONCE else 0.0
 
     async def _handle(self, entry: str) -> float:
         """Seconds until there may be more."""
@@ -170,7 +162,7 @@ class NotificationDelivery:
                 return await self._park(entry, error)
         except StoreUnavailable:
             # The lease ends, and a process tries again.
-            return self._pace.poll_s
+            return POLL_S
 
     async def _deliver(self, entry: str) -> float:
         """Raises StoreUnavailable, and what an entry causes that cannot be read."""
@@ -186,11 +178,8 @@ class NotificationDelivery:
         if problem is None:
             await self._outbox.done(entry)
             await self._keep(message, "sent")
-            return self._pace.poll_s
-        if age_s <= self._pace.give_up_s:
-            await self._keep(message, "failed", problem.text)
-        else:
-            await self._keep(message, "given_up", problem.text)
+            return POLL_S
+        await self._keep(message, "given_up" if age_s > GIVE_UP_S else "failed", problem.text)
         return await self._retry(entry, message.channel, age_s, problem.wait_s)
 
     async def _attempt(self, message: Notification) -> _Problem | None:
@@ -208,11 +197,11 @@ class NotificationDelivery:
         return _Problem(sent.problem, sent.retry_after_s)
 
     async def _retry(self, entry: str, channel: str, age_s: float, least_s: float) -> float:
-        if age_s > self._pace.give_up_s:
+        if age_s > GIVE_UP_S:
             self._reports.counted(channel, "given_up")
             await self._outbox.done(entry)
-            return self._pace.poll_s
-        wait_s = min(max(self._pace.wait_s(age_s), least_s), self._pace.longest_retry_s)
+            return POLL_S
+        wait_s = min(max(pause_s(age_s), least_s), LONGEST_RETRY_S)
         await self._outbox.defer(entry, round(wait_s * 1000))
         return wait_s
 
@@ -232,7 +221,7 @@ class NotificationDelivery:
         attempt = DeliveryAttempt("", "", "", now_ms, now_ms, "parked", problem, shown)
         await self._outbox.note(_encoded(attempt), delivered=False)
         await self._outbox.done(entry)
-        return self._pace.poll_s
+        return POLL_S
 
     async def _keep(self, message: Notification, outcome: str, problem: str = "") -> None:
         """Keep the attempt for operators."""

@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-import msgspec
-
 from gateway.core.calendar import DAY_MS
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
@@ -35,16 +33,10 @@ _CONFIGURATION_MS = 3_600_000
 _STORE_BACK_MS = 60_000
 _PAGE = 500
 
-
-class WatchPace(msgspec.Struct, frozen=True):
-    """Seconds: between two checks, and for how long a condition must last before a notification."""
-
-    look_s: float = 5.0
-    down_s: float = 10.0
-    up_s: float = 30.0
-
-
-WATCH_PACE = WatchPace()
+LOOK_EVERY_S = 5.0
+DOWN_FOR_S = 10.0
+UP_FOR_S = 30.0
+"""For how long an upstream must be down, or up again, before a notification; the store, to be down."""
 
 
 class WatchedParts(NamedTuple):
@@ -69,19 +61,11 @@ class NotificationWatch:
 
     speaks = True
 
-    def __init__(
-        self,
-        delivery: NotificationDelivery,
-        watched: WatchedParts,
-        speaker: Speaker,
-        clock: Clock,
-        pace: WatchPace = WATCH_PACE,
-    ) -> None:
+    def __init__(self, delivery: NotificationDelivery, watched: WatchedParts, speaker: Speaker, clock: Clock) -> None:
         self._delivery = delivery
         self._watched = watched
         self._speaker = speaker
         self._clock = clock
-        self._pace = pace
         self._upstreams: dict[str, _Lasting] = {}
         self._store = _Lasting()
 
@@ -92,7 +76,7 @@ class NotificationWatch:
                 await self._look_at_store()
                 with suppress(StoreUnavailable):
                     await self._look_at_upstreams()
-            await asyncio.sleep(self._pace.look_s)
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def follow_keys(self) -> None:
         """Notify of keys that expire within a week, once each, for as long as this is awaited."""
@@ -145,22 +129,22 @@ class NotificationWatch:
         for each in seen:
             lasting, flag, data = self._upstreams[each.name], f"upstream {each.name}", {"upstream": each.name}
             lasting.look(now, bad=not each.up)
-            if lasting.is_due(now, self._pace.down_s, again_s=_AGAIN_S):
+            if lasting.is_due(now, DOWN_FOR_S, again_s=_AGAIN_S):
                 await self._delivery.post(EventType.UPSTREAM_DOWN, data, flag, LASTING_MS)
                 lasting.notified_at = now
-            elif lasting.is_over(now, self._pace.up_s):
+            elif lasting.is_over(now, UP_FOR_S):
                 await self._delivery.clear(EventType.UPSTREAM_UP, data, flag)
                 lasting.notified_at = None
 
     async def _look_at_store(self) -> None:
         now, trouble, store = self._clock.monotonic(), self._watched.store_trouble(), self._store
         store.look(now, bad=trouble is not None)
-        if trouble is not None and store.notified_at is None and store.is_due(now, self._pace.down_s):
+        if trouble is not None and store.notified_at is None and store.is_due(now, DOWN_FOR_S):
             store.notified_at = now
             if self.speaks:
                 about = {"gateway": self._speaker.gateway, "reason": trouble, "on_outage": self._speaker.on_outage}
                 await self._delivery.send_now(EventType.STORE_UNAVAILABLE, about)
-        elif store.is_over(now, self._pace.look_s):
+        elif store.is_over(now, LOOK_EVERY_S):
             with suppress(StoreUnavailable):
                 await self._delivery.post(EventType.STORE_AVAILABLE, {}, "store back", _STORE_BACK_MS)
                 store.notified_at = None

@@ -17,7 +17,14 @@ from gateway.core.notifications import EventType, NotificationChannel
 from gateway.core.reservation import LimitStatus
 from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms, TeamTerms
 from gateway.notifications.crossings import QuotaReader
-from gateway.notifications.delivery import DeliveryPace, DeliveryReports, NotificationDelivery
+from gateway.notifications.delivery import (
+    GIVE_UP_S,
+    LEASE_S,
+    POLL_S,
+    DeliveryReports,
+    NotificationDelivery,
+    pause_s,
+)
 from gateway.notifications.history import DeliveryAttempt
 from gateway.notifications.messages import Notification
 from gateway.notifications.sending import TIMEOUTS, NotificationSender, Sent
@@ -31,7 +38,6 @@ OF_KEY = limit("tokens", "day", 70, name="own", scope=Scope.KEY, subject="k", te
 OF_USERS = limit("tokens", "day", 40, name="each", scope=Scope.USER, subject="", notify_at=(50, 100))
 A = NotificationChannel("a", "json", "https://a.test/", "whsec_", at=(50, 100))
 B = NotificationChannel("b", "json", "https://b.test/", "whsec_", at=(100,))
-PACE = DeliveryPace()
 
 
 class Script(NotificationSender):
@@ -208,14 +214,14 @@ async def test_what_fails_is_repeated_after_its_age_with_the_same_id() -> None:
         waits.append(await world.round(waits[-1]))
     # Until more is looked for at the latest, though it is due later.
     assert waits[:4] == [1.0, 1.0, 2.0, 4.0]
-    assert set(waits[4:]) == {PACE.poll_s}
+    assert set(waits[4:]) == {POLL_S}
     assert len({message.id for _, message in world.sender.sent}) == 1
     assert world.counted == [*[("a", "failed")] * 6, ("a", "sent")]
     assert world.problems == ["it was answered with 500"] * 6
 
 
 def test_pauses_double_up_to_an_hour() -> None:
-    assert [PACE.wait_s(age_s) for age_s in (0, 1, 2, 4, 100, 5_000)] == [1, 1, 2, 4, 100, 3_600]
+    assert [pause_s(age_s) for age_s in (0, 1, 2, 4, 100, 5_000)] == [1, 1, 2, 4, 100, 3_600]
 
 
 async def test_a_receiver_that_asks_for_a_pause_gets_it() -> None:
@@ -232,7 +238,7 @@ async def test_what_fails_for_three_days_is_given_up() -> None:
     world = World(*[Sent("no answer: not_reached")] * 9)
     world.cross(QUOTA, 50, 55)
     await world.rounds()
-    await world.round(PACE.give_up_s + 1)
+    await world.round(GIVE_UP_S + 1)
     assert world.counted[-1] == ("a", "given_up")
     assert world.outbox.waiting == 0
 
@@ -240,14 +246,14 @@ async def test_what_fails_for_three_days_is_given_up() -> None:
 async def test_a_deliverer_that_dies_leaves_its_entries_to_others() -> None:
     world = World()
     world.cross(QUOTA, 50, 55)
-    assert len(await world.outbox.claim(9, round(PACE.lease_s * 1000))) == 1
+    assert len(await world.outbox.claim(9, round(LEASE_S * 1000))) == 1
     assert await world.rounds() == []
-    world.clock.at_ms += round(PACE.lease_s * 1000) + 1
+    world.clock.at_ms += round(LEASE_S * 1000) + 1
     assert len(await world.rounds()) == 1
 
 
 async def test_the_lease_is_longer_than_an_attempt() -> None:
-    assert PACE.lease_s >= 2 * (TIMEOUTS.total + TIMEOUTS.connect)
+    assert 2 * (TIMEOUTS.total + TIMEOUTS.connect) <= LEASE_S
 
 
 async def test_a_channel_that_a_reload_has_renamed_waits_for_who_knows_it() -> None:
@@ -267,7 +273,7 @@ async def test_an_outage_of_the_store_loses_nothing() -> None:
     world.outage = StoreUnavailable("It is out.")
     await world.round()
     world.outage = None
-    world.clock.at_ms += round(PACE.lease_s * 1000) + 1
+    world.clock.at_ms += round(LEASE_S * 1000) + 1
     assert len(await world.rounds()) == 1
 
 
@@ -385,7 +391,7 @@ async def test_what_became_of_attempts_is_kept() -> None:
     await world.round(2)
     world.cross(QUOTA, 100, 100)
     await world.rounds()
-    await world.round(PACE.give_up_s + 1)
+    await world.round(GIVE_UP_S + 1)
     found = sorted(await world.attempts(), key=lambda each: each.tried_ms)
     assert [(each.outcome, each.problem) for each in found] == [
         ("failed", "it was answered with 500"),
