@@ -18,7 +18,7 @@ import msgspec
 from gateway.app.snapshot_builder import snapshot
 from gateway.cli.admin_client import AdminUnavailable
 from gateway.cli.configuration import settings_or_end
-from gateway.cli.store_access import gateway_with_store, is_in_memory, shared_store
+from gateway.cli.store_access import gateway_with_store, shared_store
 from gateway.core.errors import FieldInvalid, GatewayError
 from gateway.core.json_object import JsonObject
 from gateway.identity.administration import KeyAdministration
@@ -88,7 +88,7 @@ def all_pages(config: str, path: str, query: Mapping[str, str], most: int | None
 
 
 async def _run(settings: Settings, work: Callable[[Ask], Awaitable[Result]]) -> Result:
-    reach = _of_running if is_in_memory(settings) else _of_store
+    reach = _of_running if settings.store.is_in_memory else _of_store
     async with reach(settings) as answer:
 
         async def ask(

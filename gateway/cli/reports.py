@@ -14,7 +14,7 @@ import click
 from gateway.app.snapshot_builder import snapshot
 from gateway.cli.admin_client import AdminUnavailable
 from gateway.cli.administration import command_actor
-from gateway.cli.store_access import SharedStore, gateway_with_store, is_in_memory, shared_store
+from gateway.cli.store_access import SharedStore, gateway_with_store, shared_store
 from gateway.core.errors import FieldInvalid
 from gateway.core.json_object import JsonObject
 from gateway.identity.directory import with_stored_keys
@@ -30,7 +30,7 @@ def report_or_end(
     `closes_month`. Ends the command where there is none."""
     given = {name: text for name, text in query.items() if text}
     try:
-        if is_in_memory(settings):
+        if settings.store.is_in_memory:
             return _of_running(page, settings, given, closes_month)
         return asyncio.run(_of_store(page, settings, given, closes_month))
     except FieldInvalid as invalid:
