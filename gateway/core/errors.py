@@ -11,7 +11,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
+    from gateway.core.endpoints import Dialect
     from gateway.core.limit_status import WrittenRefusal
+    from gateway.core.reservation import Refusal
 
 CODINGS = "gzip, deflate, br, zstd"
 """Content codings in which a request's body may come."""
@@ -216,16 +218,25 @@ class MethodNotAllowed(CallerError):
 
 
 class LimitRefusal(GatewayError):
-    """A limit binds; `type` is its meter's family: requests, tokens or concurrency."""
+    """A limit binds; `type` is its meter's family: requests, tokens or concurrency. `refusal_error` gives all requests
+    that are refused alike in one millisecond the same one."""
 
     status = 429
     type = "requests"
     code = "rate_limit_exceeded"
     blame = Blame.POLICY
+    refusal: Refusal | None = None
+    """What it tells."""
     written: WrittenRefusal | None = None
     """What it says, however often it is repeated."""
     left: str = ""
     """The time that is left, as its message has it."""
+    fields: str = ""
+    """The header lines of its answer, once web/errors.py has written them."""
+    bodies: dict[Dialect, bytes]
+    """So the bodies, for each API."""
+    logged: bytes = b""
+    """The limit in the log, once telemetry/log.py has written it."""
 
 
 class RateExceeded(LimitRefusal):

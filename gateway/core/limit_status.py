@@ -47,8 +47,8 @@ class LimitHeaders:
                 by_name.setdefault(header.remaining_name, []).append(header)
         self._alternatives = tuple(map(tuple, by_name.values()))
         self._known: dict[int, KnownHeaders] = {}
-        self.last_refusal: WrittenRefusal | None = None
-        """By one of the limits."""
+        self.last_error: LimitRefusal | None = None
+        """Of a refusal by one of the limits."""
 
     def written(self, statuses: LimitStatuses, now_ms: int) -> list[tuple[str, str]]:
         """The headers. `statuses` are those of the limits, in the same order; the last ones may be missing."""
@@ -119,10 +119,14 @@ def refusal_error(refusal: Refusal, headers: LimitHeaders | None = None, thinkin
     raised. `thinking_budget`: tokens that a quota must pay for, and more."""
     if headers is None or refusal.limit_statuses.are_raised:
         headers = LimitHeaders(refusal.limit_statuses.limits)
-    written = headers.last_refusal
-    if written is None or not written.tells(refusal, thinking_budget):
-        written = headers.last_refusal = WrittenRefusal(refusal, headers, thinking_budget)
-    return written.error(refusal.at_ms, refusal.retry_after_ms)
+    last = headers.last_error
+    written = last.written if last is not None else None
+    if last is None or written is None or not written.tells(refusal, thinking_budget):
+        written = WrittenRefusal(refusal, headers, thinking_budget)
+    elif last.refusal is refusal:
+        return last
+    error = headers.last_error = written.error(refusal)
+    return error
 
 
 class WrittenRefusal:
@@ -131,16 +135,10 @@ class WrittenRefusal:
     the same.
 
     `before` and `after` are what its message has around this time, where it `waits`; `limit` is the 429's `limit`
-    object without it. `bodies` has the answer's body for each API and `logged` the limit's members in the log,
-    once web/errors.py and telemetry/log.py have written them.
+    object without it, `headers` are those that no time changes. `fields` has these headers as lines, `bodies` the
+    answer's body for each API and `logged` the limit's members in the log, once web/errors.py and telemetry/log.py
+    have written them.
     """
-
-    _at_ms: int
-    """The time of the last error. All that it said is kept beside it."""
-    _retry_after_ms: int
-    _left: str
-    _message: str
-    _timed_headers: Sequence[tuple[str, str]]
 
     def __init__(self, refusal: Refusal, headers: LimitHeaders, thinking_budget: int) -> None:
         limit, statuses = refusal.limit_status.limit, refusal.limit_statuses
@@ -149,7 +147,7 @@ class WrittenRefusal:
         self._kind = _kind(refusal)
         self._type = QuotaSpent.type if self._kind is QuotaSpent else limit.meter.family
         self._resets = headers.resets(statuses)
-        self._headers = [each for each in headers.written(statuses, refusal.at_ms) if each[0] not in self._resets]
+        self.headers = [each for each in headers.written(statuses, refusal.at_ms) if each[0] not in self._resets]
         budget = ""
         if thinking_budget and limit.is_quota and limit.meter in _OF_OUTPUT:
             budget = f" This includes a thinking budget of {thinking_budget:,} tokens: a lower one needs less."
@@ -157,32 +155,28 @@ class WrittenRefusal:
         self.before = f"{_message(refusal)} Try again in " if self.waits else _message(refusal)
         self.after = f".{budget}" if self.waits else budget
         self.limit = limit_object(refusal.limit_status) | {"requested": in_unit(limit, refusal.requested)}
+        self.fields = ""
         self.bodies: dict[Dialect, bytes] = {}
         self.logged = b""
-        self._write(refusal.at_ms, refusal.retry_after_ms)
 
     def tells(self, refusal: Refusal, thinking_budget: int) -> bool:
         """Whether it is the same refusal, at whichever time."""
         return (refusal.repeats or refusal) is self._refusal and thinking_budget == self._thinking_budget
 
-    def error(self, at_ms: int, retry_after_ms: int) -> LimitRefusal:
-        """The error at this time."""
-        if at_ms != self._at_ms or retry_after_ms != self._retry_after_ms:
-            self._write(at_ms, retry_after_ms)
-        error = self._kind(self._message, retry_after_ms=retry_after_ms or None)
-        error.type, error.written, error.left, error.headers = self._type, self, self._left, self._timed_headers
-        return error
-
-    def _write(self, at_ms: int, retry_after_ms: int) -> None:
+    def error(self, refusal: Refusal) -> LimitRefusal:
+        """The error of this refusal, or of one that repeats it."""
+        at_ms, retry_after_ms = refusal.at_ms, refusal.retry_after_ms
         left = duration_text(retry_after_ms) if self.waits else ""
-        headers = self._headers.copy()
+        headers = self.headers.copy()
         for name, reset_ms in self._resets.items():
             reset_in_ms = reset_ms - at_ms
             # A spent quota lets requests pass again when its window ends: one of the headers says the same.
             is_left = self.waits and reset_in_ms == retry_after_ms
             headers.append((name, left if is_left else duration_text(reset_in_ms)))
-        self._at_ms, self._retry_after_ms, self._left = at_ms, retry_after_ms, left
-        self._message, self._timed_headers = f"{self.before}{left}{self.after}", headers
+        error = self._kind(f"{self.before}{left}{self.after}", retry_after_ms=retry_after_ms or None)
+        error.type, error.refusal, error.written, error.left = self._type, refusal, self, left
+        error.headers, error.bodies = headers, {}
+        return error
 
 
 def limit_object(limit_status: LimitStatus) -> dict[str, Any]:

@@ -31,7 +31,6 @@ from gateway.core.header_rules import (
     first_of,
     may_name_session,
 )
-from gateway.core.limit_status import WrittenRefusal
 from gateway.core.remembered import remembered
 from gateway.core.request import IncomingRequest
 from gateway.core.traces import RequestTrace
@@ -342,18 +341,22 @@ def _add_failure(line: _RequestLine, x: Exchange, failure: Failure) -> None:
         line.attempts = _attempts_of(x)
 
 
-def _limit_that_refused(written: WrittenRefusal, retry_after_ms: int) -> msgspec.Raw:
-    if not written.logged:
-        written.logged = _ENCODER.encode({name: written.limit[name] for name in _LIMIT_FIELDS})[:-1]
-    return msgspec.Raw(b'%b,"retry_after_ms":%d}' % (written.logged, retry_after_ms))
+def _limit_that_refused(error: LimitRefusal) -> bytes:
+    """Empty where it is not known which one it was."""
+    written = error.written
+    if not error.logged and written is not None:
+        if not written.logged:
+            written.logged = _ENCODER.encode({name: written.limit[name] for name in _LIMIT_FIELDS})[:-1]
+        error.logged = b'%b,"retry_after_ms":%d}' % (written.logged, error.retry_after_ms or 0)
+    return error.logged
 
 
 def _add_reason(line: _RequestLine, x: Exchange) -> None:
     """What the code of a refusal leaves open. Of the place of a fault its first name alone, and only one that the
     gateway itself reads: the others are what the client has written."""
     match x.error:
-        case LimitRefusal(written=written, retry_after_ms=retry_after_ms) if written is not None:
-            line.limit = _limit_that_refused(written, retry_after_ms or 0)
+        case LimitRefusal() as refused if limit := _limit_that_refused(refused):
+            line.limit = msgspec.Raw(limit)
         case KeyUnknown(why=why):
             line.refused_because = why
         case ModelUnknown(asked=asked) if asked:

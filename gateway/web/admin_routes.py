@@ -33,7 +33,7 @@ from gateway.web.client_request import ClientRequest
 from gateway.web.console_files import SHARED_FILES, ConsoleFiles, closed_page
 from gateway.web.errors import JSON, error_body, error_headers
 from gateway.web.long_json import encoded_in_slices
-from gateway.web.response_head import WITHOUT_LENGTH
+from gateway.web.response_head import WITHOUT_LENGTH, field_lines
 
 PIECE = 256 * 1024
 """Bytes of a body that are sent at once: a transport copies what its socket does not take."""
@@ -171,7 +171,7 @@ async def _send(request: ClientRequest, response: AdminResponse) -> None:
     if not request.content.is_eof():
         connection.is_last_answer = True
     shown = 0 if request.method == "HEAD" else len(body)
-    connection.begin_answer(response.status, list(headers.items()), framing, bytes(body[: min(shown, PIECE)]))
+    connection.begin_answer(response.status, field_lines(headers.items()), framing, bytes(body[: min(shown, PIECE)]))
     for at in range(PIECE, shown, PIECE):
         await connection.client_has_read()
         connection.write(body[at : at + PIECE])

@@ -11,10 +11,9 @@ from gateway.core.errors import GatewayError, LimitRefusal, QuotaSpent
 from gateway.core.limit_status import WrittenRefusal
 from gateway.core.response import Headers
 from gateway.core.sse import event_of
+from gateway.web.response_head import field_lines
 
 JSON = ("content-type", "application/json")
-SERVER = "inducta-gateway"
-"""What every answer calls the server."""
 
 _ANTHROPIC, _GEMINI = Dialect.ANTHROPIC, Dialect.GEMINI  # Slow to reach through the class in Python 3.11.
 _ENCODER = msgspec.json.Encoder()
@@ -64,13 +63,16 @@ def error_body(error: GatewayError, dialect: Dialect = Dialect.OPENAI) -> bytes:
     repeated, the time that is left is put in."""
     if not isinstance(error, LimitRefusal) or (written := error.written) is None:
         return _ENCODER.encode(_content(error, error.message, dialect))
-    form = written.bodies.get(dialect)
-    if form is None:
-        form = written.bodies[dialect] = _form(error, written, dialect)
-    gaps: dict[bytes, bytes | int] = {b"left": error.left.encode(), b"ms": error.retry_after_ms or 0}
-    if dialect is _GEMINI:
-        gaps[b"delay"] = _delay_text(error).encode()
-    return form % gaps
+    body = error.bodies.get(dialect)
+    if body is None:
+        form = written.bodies.get(dialect)
+        if form is None:
+            form = written.bodies[dialect] = _form(error, written, dialect)
+        gaps: dict[bytes, bytes | int] = {b"left": error.left.encode(), b"ms": error.retry_after_ms or 0}
+        if dialect is _GEMINI:
+            gaps[b"delay"] = _delay_text(error).encode()
+        body = error.bodies[dialect] = form % gaps
+    return body
 
 
 def _form(error: LimitRefusal, written: WrittenRefusal, dialect: Dialect) -> bytes:
@@ -107,10 +109,26 @@ def error_event(error: GatewayError, dialect: Dialect) -> bytes:
     return event_of(error_body(error, dialect), b"error" if dialect is Dialect.ANTHROPIC else b"")
 
 
+def error_fields(error: GatewayError) -> str:
+    """`error_headers` as lines. Those of a refusal by a limit that no time changes are written once."""
+    if not isinstance(error, LimitRefusal) or (written := error.written) is None:
+        return field_lines(error_headers(error))
+    if not error.fields:
+        if not written.fields:
+            written.fields = field_lines([JSON, *written.headers])
+        timed = [*error.headers[len(written.headers) :], *_headers_to_retry(error)]
+        error.fields = written.fields + field_lines(timed)
+    return error.fields
+
+
 def error_headers(error: GatewayError) -> Headers:
     """`retry-after` in whole seconds, rounded up, and `retry-after-ms`, if another try can succeed. An error that must
     not be retried has only `retry-after`, and only if the wait is short."""
-    headers = [JSON, *error.headers]
+    return [JSON, *error.headers, *_headers_to_retry(error)]
+
+
+def _headers_to_retry(error: GatewayError) -> list[tuple[str, str]]:
+    headers = []
     wait_ms, final = error.retry_after_ms, error.should_retry is False
     if wait_ms is not None:
         if not final:

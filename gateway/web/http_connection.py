@@ -34,14 +34,14 @@ from aiohttp.tcp_helpers import tcp_keepalive
 from aiohttp.web_protocol import RequestPayloadError
 
 from gateway.core.errors import GatewayError, InternalError, Overloaded, RequestMalformed
-from gateway.core.response import Headers, Work
+from gateway.core.response import Work
 from gateway.runtime.tasks import start_owned
 from gateway.runtime.timer_sweep import TimerSweep
 from gateway.runtime.turn_writes import TurnWrites
 from gateway.web.client_address import socket_address
 from gateway.web.client_request import ClientRequest
-from gateway.web.errors import SERVER, error_body, error_headers
-from gateway.web.response_head import response_head
+from gateway.web.errors import error_body, error_fields
+from gateway.web.response_head import SERVER, field_lines, response_head
 
 _NO_MESSAGES: deque[Any] = deque(maxlen=0)
 """aiohttp's own queue of requests, which is not used. Each empty one would take 700 bytes."""
@@ -327,16 +327,15 @@ class HttpConnection(web.RequestHandler):
         """Answer with an error. The connection ends with it."""
         self.is_last_answer = True
         body = error_body(error)
-        headers = [*error_headers(error), ("x-request-id", self._new_id())]
-        self.begin_answer(error.status, headers, f"content-length: {len(body)}\r\n", body)
+        fields = f"{error_fields(error)}\r\nx-request-id: {self._new_id()}"
+        self.begin_answer(error.status, fields, f"content-length: {len(body)}\r\n", body)
 
-    def begin_answer(self, status: int, headers: Headers, framing: str, body: bytes | None) -> None:
+    def begin_answer(self, status: int, fields: str, framing: str, body: bytes | None) -> None:
         """Write the head of the answer to the request that is served, and its body; without one, the head alone,
-        together with what comes in the same turn. `headers` and `framing` as in `response_head`. Raises ValueError, and
-        then has written nothing."""
+        together with what comes in the same turn. `fields` and `framing` as in `response_head`."""
         served = self._served
         version = HttpVersion11 if served is None else served.version
-        head = response_head(status, headers, framing, version=version, closes=self.is_last_answer)
+        head = response_head(status, fields, framing, version=version, closes=self.is_last_answer)
         self.response_began = True
         if body is None:
             self.writes.hold(self, head)
@@ -480,9 +479,9 @@ def _fault_in(error: HttpProcessingError) -> str:
 def _last_answer(error: GatewayError) -> bytes:
     """Of a connection that has no request."""
     body = error_body(error)
-    headers = [*error_headers(error), ("server", SERVER), ("connection", "close"), ("content-length", str(len(body)))]
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n{lines}\r\n".encode() + body
+    own = field_lines([("server", SERVER), ("connection", "close"), ("content-length", str(len(body)))])
+    first = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"
+    return f"{first}{error_fields(error)}{own}\r\n\r\n".encode() + body
 
 
 _TURNED_AWAY = _last_answer(

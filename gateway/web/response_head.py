@@ -1,18 +1,21 @@
 """Writes the head of an answer: status line, headers, framing, server and date (RFC 9112, sections 4 and 6).
 
-It is one format string instead of a map of headers, which would cost more than all the rest of a short answer.
+It is one format string instead of a map of headers, which would cost more than all the rest of a short answer. What is
+the same in many answers, as the headers of a refusal that is repeated, is put into lines once.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
 from gateway.core.remembered import remembered
-from gateway.core.response import Headers
-from gateway.web.errors import SERVER
+
+SERVER = "inducta-gateway"
+"""What every answer calls the server."""
 
 CHUNKED = "transfer-encoding: chunked\r\n"
 
@@ -21,31 +24,35 @@ WITHOUT_LENGTH = frozenset({204, 304})
 """Statuses whose answers have no body, so that no length is given (RFC 9110, section 8.6)."""
 
 
-def response_head(status: int, headers: Headers, framing: str, *, version: tuple[int, int], closes: bool) -> bytes:
-    """The head, to its empty line, with at least one header. `framing` is `CHUNKED`, a line with the length, or empty
-    for a body that ends with its connection. `version` is the client's; `closes` says that the connection ends with
-    this answer.
+def field_lines(headers: Iterable[tuple[str, str]]) -> str:
+    """Headers as lines, each with a line break in front of it.
 
     Raises ValueError for a header that would be read as more than one.
     """
     # `join` takes each pair as it is: a comprehension would cost as much as all else here. Searching the text for a
     # break that must not be there takes a fraction of counting those between the lines.
-    lines = [*map(": ".join, headers)]
+    lines = ["", *map(": ".join, headers)]
     text = "".join(lines)
     if "\r" in text or "\n" in text:
         raise ValueError("a header of the answer has a line break in it")
+    return "\r\n".join(lines)
+
+
+def response_head(status: int, fields: str, framing: str, *, version: tuple[int, int], closes: bool) -> bytes:
+    """The head, to its empty line. `fields` is what `field_lines` gives; `framing` is `CHUNKED`, a line with the
+    length, or empty for a body that ends with its connection. `version` is the client's; `closes` says that the
+    connection ends with this answer."""
     if closes:
-        connection = "" if any(name == "connection" for name, _ in headers) else "connection: close\r\n"
+        connection = "" if "\r\nconnection: " in fields else "connection: close\r\n"
     else:
         connection = "connection: keep-alive\r\n" if version == (1, 0) else ""
-    fields = "\r\n".join(lines)
     first, last = _status_line(version, status), _end(time.time() // 1)
     return f"{first}{fields}\r\n{framing}{connection}{last}".encode("utf-8", "surrogateescape")
 
 
 @lru_cache(maxsize=128)
 def _status_line(version: tuple[int, int], status: int) -> str:
-    return f"HTTP/{version[0]}.{version[1]} {status} {_REASONS.get(status, '')}\r\n"
+    return f"HTTP/{version[0]}.{version[1]} {status} {_REASONS.get(status, '')}"
 
 
 @remembered(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import itemgetter
 from time import monotonic
 
 from gateway.core.endpoints import Dialect
@@ -11,14 +10,13 @@ from gateway.core.errors import ClientGone, GatewayError
 from gateway.core.response import AnswerSource, Headers
 from gateway.runtime.timer_sweep import TimerSweep
 from gateway.web.client_request import ClientRequest
-from gateway.web.errors import error_body, error_event, error_headers
-from gateway.web.response_head import CHUNKED, WITHOUT_LENGTH
+from gateway.web.errors import error_body, error_event, error_fields
+from gateway.web.response_head import CHUNKED, WITHOUT_LENGTH, field_lines
 
 _COMMENT = b": keep-alive\n"
 """Without a blank line, which some clients take for the end of an event; so it may only be between two events."""
 
 _ANTHROPIC = Dialect.ANTHROPIC  # Slow to reach through the class in Python 3.11.
-_name_of = itemgetter(0)
 
 _SHORT_BYTES = 1024
 _CHUNK_HEADS = tuple([b"%x\r\n" % size for size in range(_SHORT_BYTES)])
@@ -110,10 +108,13 @@ class HttpResponseWriter:
             self._look_later()
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
+        self._send(status, field_lines(headers), body)
+
+    def _send(self, status: int, fields: str, body: bytes) -> None:
         if self._is_called_back:
             self._stop_timers()
         framing = "" if status in WITHOUT_LENGTH else f"content-length: {len(body)}\r\n"
-        self._begin(status, headers, framing, body)
+        self._begin(status, fields, framing, body)
 
     def start(self, status: int, headers: Headers) -> None:
         if self.started:
@@ -126,7 +127,7 @@ class HttpResponseWriter:
             headers = (*headers, ("cache-control", "no-cache"), ("x-accel-buffering", "no"))
         self._chunked = self._request.version >= (1, 1)
         self._closing = self._closing or not self._chunked
-        self._begin(status, headers, CHUNKED if self._chunked else "", None)
+        self._begin(status, field_lines(headers), CHUNKED if self._chunked else "", None)
 
     def write(self, data: bytes) -> None:
         connection = self._connection
@@ -151,7 +152,7 @@ class HttpResponseWriter:
             # A body that has not come whole is not waited for, and after a broken one it is not known where the next
             # request begins.
             self._closing = self._closing or error.ends_connection or not self._request.content.is_eof()
-            self.send(error.status, error_headers(error), error_body(error, self._dialect))
+            self._send(error.status, error_fields(error), error_body(error, self._dialect))
             return
         if self._streams_events:
             event = error_event(error, self._dialect)
@@ -203,17 +204,18 @@ class HttpResponseWriter:
             self._timers.discard(self, self._looks_at)
             self._looks_at = None
 
-    def _begin(self, status: int, headers: Headers, framing: str, body: bytes | None) -> None:
-        connection = self._connection
-        own = [*headers, *self._always, ("x-request-id", self._request_id)]
-        if self._dialect is _ANTHROPIC and "request-id" not in map(_name_of, headers):
+    def _begin(self, status: int, fields: str, framing: str, body: bytes | None) -> None:
+        connection, request_id = self._connection, self._request_id
+        always = field_lines(self._always) if self._always else ""
+        more = f"{always}\r\nx-request-id: {request_id}"
+        if self._dialect is _ANTHROPIC and "\r\nrequest-id: " not in fields:
             # Anthropic's libraries show it with an error.
-            own.append(("request-id", self._request_id))
-        if (body or framing is CHUNKED) and "content-type" not in map(_name_of, headers):
-            own.append(("content-type", "application/octet-stream"))
+            more += f"\r\nrequest-id: {request_id}"
+        if (body or framing is CHUNKED) and "\r\ncontent-type: " not in fields:
+            more += "\r\ncontent-type: application/octet-stream"
         if self._closing:
             connection.is_last_answer = True
-        connection.begin_answer(status, own, framing, body)
+        connection.begin_answer(status, fields + more, framing, body)
         self.started = True
 
 
@@ -228,5 +230,5 @@ class HeadWriter(HttpResponseWriter):
     def finish(self) -> None:
         self._stop_timers()
 
-    def _begin(self, status: int, headers: Headers, framing: str, body: bytes | None) -> None:
-        super()._begin(status, headers, framing, b"")
+    def _begin(self, status: int, fields: str, framing: str, body: bytes | None) -> None:
+        super()._begin(status, fields, framing, b"")

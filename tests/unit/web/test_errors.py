@@ -10,7 +10,8 @@ from gateway.core.errors import FieldInvalid, QuotaSpent, RateExceeded
 from gateway.core.limit_status import LimitHeaders, refusal_error
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.reservation import LimitStatus, LimitStatuses, Refusal, RefusalReason
-from gateway.web.errors import error_body, error_headers
+from gateway.web.errors import error_body, error_fields, error_headers
+from gateway.web.response_head import field_lines
 
 NOW = 1_800_000_000_000
 
@@ -59,6 +60,7 @@ def test_a_refusal_that_is_repeated_differs_in_the_time_that_is_left(
         assert shown["limit"]["retry_after_ms"] == each.retry_after_ms
         anew = refusal_error(each, LimitHeaders(first.limit_statuses.limits), 2_000)
         assert shown == json.loads(error_body(anew, dialect))
+        assert error_fields(error) == field_lines(error_headers(anew))
 
 
 def test_gemini_is_told_the_time_that_is_left_of_a_rate() -> None:

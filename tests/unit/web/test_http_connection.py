@@ -99,7 +99,7 @@ class _Connected:
             pass
         await self.may_answer.wait()
         self.served.append((request.url.path, *(name.lower() for name in request.headers)))
-        self.connection.begin_answer(200, [("a", "b")], "content-length: 0\r\n", b"")
+        self.connection.begin_answer(200, "\r\na: b", "content-length: 0\r\n", b"")
 
     async def receive(self, pieces: Sequence[bytes]) -> None:
         """Each piece as one read of the socket has it, and what is done about it before the next."""
@@ -195,7 +195,7 @@ class _Handled:
 
 
 def _answer_at_once(request: ClientRequest) -> None:
-    request.connection.begin_answer(401, [("a", "b")], "content-length: 0\r\n", b"")
+    request.connection.begin_answer(401, "\r\na: b", "content-length: 0\r\n", b"")
 
 
 async def test_what_waits_for_nothing_is_answered_before_the_next_bytes_are_read() -> None:
@@ -306,7 +306,7 @@ async def test_a_defect_of_a_handler_is_an_answer_and_in_the_log(
 
 async def test_a_defect_behind_the_beginning_of_an_answer_ends_the_connection_without_another() -> None:
     async def work(request: ClientRequest) -> None:
-        request.connection.begin_answer(200, [("a", "b")], "content-length: 9\r\n", b"half")
+        request.connection.begin_answer(200, "\r\na: b", "content-length: 9\r\n", b"half")
         raise KeyError("a defect")
 
     handled = _Handled(lambda request: partial(work, request))
