@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.admin_client import AdminClient, AdminUnavailable
+from gateway.cli.admin_client import AdminClient, refusals_in_one_line
 from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option, settings_or_end
 from gateway.cli.output import Row, json_option, show_json, table
@@ -26,10 +26,8 @@ def upstreams(config: str, demo: str | None, as_json: bool) -> None:
     request has asked for are not listed. Each worker decides for itself: a row names the workers whose state it shows.
     """
     settings = settings_or_end(config, demo)
-    try:
+    with refusals_in_one_line():
         report = AdminClient.for_settings(settings).get("upstreams", {})
-    except AdminUnavailable as reason:
-        raise click.ClickException(str(reason)) from None
     if as_json:
         show_json(report)
     elif report["data"]:

@@ -43,7 +43,7 @@ class RefusedRequest:
     expected: int
 
     def asks_the_same(self, limits: Sequence[Limit], entered: int, expected: int) -> bool:
-        """Whether a request like it asks these limits the same with these estimates, but for its id."""
+        """Whether a request like it asks these limits the same with these estimates, under another id."""
         return self.asked.limits is limits and self.entered == entered and self.expected == expected
 
 

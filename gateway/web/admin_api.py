@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
 
+from gateway.core.calendar import date_of
 from gateway.core.errors import FieldInvalid, GatewayError, UrlUnknown
 from gateway.core.health import ModelStatus, UpstreamStatus
 from gateway.core.json_object import JsonObject
@@ -106,7 +106,7 @@ class AdminApi:
 
 def _reported(report: Report) -> Content:
     async def content(services: Services, query: Mapping[str, str]) -> JsonObject:
-        today = datetime.fromtimestamp(services.clock.now_ms() / 1000, services.zone).date()
+        today = date_of(services.zone, services.clock.now_ms())
         snapshot = services.snapshot
         if report is REPORTS["limits"] and query.get("scope", "") in ("", "key"):
             snapshot = await services.directory.with_stored_keys(query.get("team", ""))
