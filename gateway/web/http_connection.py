@@ -284,7 +284,7 @@ class HttpConnection(web.RequestHandler):
                 await self._drop_rest(request.content)
         except ConnectionError:
             self.force_close()
-        except Exception as defect:  # noqa: BLE001 # As in `_serve`.
+        except Exception as defect:  # noqa: BLE001 # As in `_handle`.
             self._fail(request, defect)
         except BaseException:
             self.force_close()
