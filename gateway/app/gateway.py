@@ -371,6 +371,8 @@ class Gateway:
             more["why"] = dict(change.opening.reasons)
             if change.opening.key:
                 more["only_key"] = change.opening.key
+        elif change.failed_checks:
+            more["why"] = change.failed_checks
         write("upstream health", upstream=change.upstream, before=change.before, after=change.after, **more)
 
     def _note_unrequested_bytes(self, upstream: str) -> None:

@@ -7,7 +7,6 @@ configuration (gateway.app.snapshot_child), and these values leave it.
 from __future__ import annotations
 
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -15,6 +14,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway.core.address import Address
+from gateway.core.networks import Network
+from gateway.core.store_url import IN_MEMORY
 from gateway.settings.value_readers import Workers
 
 
@@ -47,6 +48,11 @@ class StoreTerms(msgspec.Struct, frozen=True):
     journal_unsigned: Literal["park", "accept"]
     prefix: str
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether each process keeps everything itself."""
+        return self.url == IN_MEMORY
+
     def __repr__(self) -> str:
         return f"StoreTerms({self.prefix})"  # The URL can have a password.
 
@@ -57,7 +63,7 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     listen: tuple[Address, ...]
     admin: AdminTerms
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
+    trusted_proxies: tuple[Network, ...]
     origins: tuple[str, ...]
     workers: Workers
     timezone: ZoneInfo

@@ -63,7 +63,7 @@ class StoreLifecycle:
         """The keys beside those of the configuration, and the audit."""
         self.notifications: NotificationOutbox
         self.losses: LossStore
-        if settings.url == "memory://":
+        if settings.is_in_memory:
             inner = in_memory = InMemoryStore(clock, zone)
             self.notifications = in_memory.notifications
             self.losses = in_memory.losses

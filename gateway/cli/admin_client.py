@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlencode
 
+import click
 import msgspec
 
 from gateway.core.address import Address
-from gateway.core.errors import FieldInvalid, UrlUnknown
+from gateway.core.errors import FieldInvalid, GatewayError, UrlUnknown
 from gateway.identity.requests import AdministrationRequest
 from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN
 from gateway.settings.models import Settings
@@ -32,6 +34,20 @@ class _AdminRefusal(msgspec.Struct):
 
 class AdminUnavailable(Exception):
     """The running gateway cannot be asked, or refuses; the text says why, and what to do."""
+
+
+@contextmanager
+def refusals_in_one_line() -> Iterator[None]:
+    """Ends the command where a gateway or its store cannot be asked, or refuses: as wrong usage where what was asked is
+    not valid."""
+    try:
+        yield
+    except FieldInvalid as invalid:
+        raise click.UsageError(invalid.message) from None
+    except GatewayError as error:
+        raise click.ClickException(error.message) from None
+    except AdminUnavailable as reason:
+        raise click.ClickException(str(reason)) from None
 
 
 class AdminClient:

@@ -12,14 +12,12 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
-import click
 import msgspec
 
 from gateway.app.snapshot_builder import snapshot
-from gateway.cli.admin_client import AdminUnavailable
+from gateway.cli.admin_client import refusals_in_one_line
 from gateway.cli.configuration import settings_or_end
-from gateway.cli.store_access import gateway_with_store, is_in_memory, shared_store
-from gateway.core.errors import FieldInvalid, GatewayError
+from gateway.cli.store_access import gateway_with_store, shared_store
 from gateway.core.json_object import JsonObject
 from gateway.identity.administration import KeyAdministration
 from gateway.identity.contract import AuditEntry
@@ -44,14 +42,8 @@ Result = TypeVar("Result")
 def administer(config: str, work: Callable[[Ask], Awaitable[Result]], demo: str | None = None) -> Result:
     """What `work` gives, once it has asked what it needs. Ends the command where that cannot be done."""
     settings = settings_or_end(config, demo)
-    try:
+    with refusals_in_one_line():
         return asyncio.run(_run(settings, work))
-    except FieldInvalid as invalid:
-        raise click.UsageError(invalid.message) from None
-    except AdminUnavailable as reason:
-        raise click.ClickException(str(reason)) from None
-    except GatewayError as error:
-        raise click.ClickException(error.message) from None
 
 
 def ask_once(
@@ -63,7 +55,7 @@ def ask_once(
     demo: str | None = None,
 ) -> JsonObject:
     async def work(ask: Ask) -> JsonObject:
-        return await ask(method, path, query=query or {}, body=body)
+        return await ask(method, path, query=query, body=body)
 
     return administer(config, work, demo)
 
@@ -88,14 +80,14 @@ def all_pages(config: str, path: str, query: Mapping[str, str], most: int | None
 
 
 async def _run(settings: Settings, work: Callable[[Ask], Awaitable[Result]]) -> Result:
-    reach = _of_running if is_in_memory(settings) else _of_store
+    reach = _of_running if settings.store.is_in_memory else _of_store
     async with reach(settings) as answer:
 
         async def ask(
-            method: str, path: str, query: Mapping[str, str] = {}, body: JsonObject | None = None
-        ) -> JsonObject:  # It is read alone.
+            method: str, path: str, query: Mapping[str, str] | None = None, body: JsonObject | None = None
+        ) -> JsonObject:
             packed = b"" if body is None else msgspec.json.encode(body)
-            return await answer(AdministrationRequest(method, path, query, packed, command_actor()))
+            return await answer(AdministrationRequest(method, path, query or {}, packed, command_actor()))
 
         return await work(ask)
 

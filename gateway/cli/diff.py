@@ -10,11 +10,10 @@ import click
 import msgspec
 
 from gateway.app.config_child import difference
-from gateway.cli.admin_client import AdminClient, AdminUnavailable
+from gateway.cli.admin_client import AdminClient, refusals_in_one_line
 from gateway.cli.config_option import EXIT_INVALID, config_option
 from gateway.cli.configuration import load_or_end
 from gateway.cli.output import json_option, show_json
-from gateway.core.errors import FieldInvalid
 from gateway.identity.requests import AdministrationRequest
 from gateway.settings.text_change import TextChange
 
@@ -51,13 +50,9 @@ def diff(config: str, against: str | None, running: bool, as_json: bool) -> None
 def _of_running(config: str) -> dict[str, Any]:
     """Asks the gateway of this configuration's admin listener. Ends the command where that cannot be done."""
     body = msgspec.json.encode({"text": _text(config)})
-    try:
+    with refusals_in_one_line():
         client = AdminClient.for_settings(load_or_end(config).settings)
         return client.administer(AdministrationRequest("POST", "config/diff", {}, body))
-    except FieldInvalid as invalid:
-        raise click.UsageError(invalid.message) from None
-    except AdminUnavailable as reason:
-        raise click.ClickException(str(reason)) from None
 
 
 def _text(file: str) -> str:

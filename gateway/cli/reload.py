@@ -6,11 +6,10 @@ import sys
 
 import click
 
-from gateway.cli.admin_client import AdminClient, AdminUnavailable
+from gateway.cli.admin_client import AdminClient, refusals_in_one_line
 from gateway.cli.config_option import config_option
 from gateway.cli.configuration import load_or_end
 from gateway.cli.output import json_option, show_json
-from gateway.core.errors import FieldInvalid
 
 
 @click.command(epilog="Example: gateway reload -c config/gateway.yaml")
@@ -23,12 +22,8 @@ def reload(config: str, as_json: bool) -> None:
     file has errors, it prints them, and the configuration in force stays.
     """
     settings = load_or_end(config).settings
-    try:
+    with refusals_in_one_line():
         reloaded = AdminClient.for_settings(settings).reload()
-    except FieldInvalid as invalid:
-        raise click.ClickException(invalid.message) from None
-    except AdminUnavailable as reason:
-        raise click.ClickException(str(reason)) from None
     if as_json:
         show_json(reloaded)
     elif reloaded["taken_up"]:

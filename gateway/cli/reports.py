@@ -12,10 +12,9 @@ from functools import partial
 import click
 
 from gateway.app.snapshot_builder import snapshot
-from gateway.cli.admin_client import AdminUnavailable
+from gateway.cli.admin_client import refusals_in_one_line
 from gateway.cli.administration import command_actor
-from gateway.cli.store_access import SharedStore, gateway_with_store, is_in_memory, shared_store
-from gateway.core.errors import FieldInvalid
+from gateway.cli.store_access import SharedStore, gateway_with_store, shared_store
 from gateway.core.json_object import JsonObject
 from gateway.identity.directory import with_stored_keys
 from gateway.settings.models import Settings
@@ -29,14 +28,10 @@ def report_or_end(
     """The report that the gateway of these settings has; of the month that it is of, once that is closed, where it
     `closes_month`. Ends the command where there is none."""
     given = {name: text for name, text in query.items() if text}
-    try:
-        if is_in_memory(settings):
+    with refusals_in_one_line():
+        if settings.store.is_in_memory:
             return _of_running(page, settings, given, closes_month)
         return asyncio.run(_of_store(page, settings, given, closes_month))
-    except FieldInvalid as invalid:
-        raise click.UsageError(invalid.message) from None
-    except AdminUnavailable as reason:
-        raise click.ClickException(str(reason)) from None
 
 
 def _of_running(page: str, settings: Settings, query: Mapping[str, str], closes_month: bool) -> JsonObject:

@@ -90,7 +90,7 @@ def _run_from_file(config: str, asked: Workers | None) -> None:
     print_problems(loaded.warnings, warning=True)
     settings = loaded.settings
     workers = asked or settings.workers
-    if workers != 1 and settings.store.url == "memory://":
+    if workers != 1 and settings.store.is_in_memory:
         raise click.UsageError(f"--workers needs a shared store, such as store.url: redis://…; {_ALONE}")
     count = _cores() if workers == "auto" else workers
     if count > 1:

@@ -31,10 +31,6 @@ class SharedStore(NamedTuple):
         return f"The store {why.rstrip('.')}."  # What the system says often ends in a full stop.
 
 
-def is_in_memory(settings: Settings) -> bool:
-    return settings.store.url == "memory://"
-
-
 @asynccontextmanager
 async def shared_store(settings: Settings) -> AsyncIterator[SharedStore]:
     """For one command. Ends it where the store does not answer."""

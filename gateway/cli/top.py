@@ -19,13 +19,13 @@ from types import FrameType
 
 import click
 
-from gateway.cli.admin_client import AdminClient, AdminUnavailable
+from gateway.cli.admin_client import AdminClient, AdminUnavailable, refusals_in_one_line
 from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option, settings_or_end
 from gateway.cli.output import show_json
 from gateway.cli.top_view import LiveView, MetricsReading, Pace, frame
 from gateway.cli.top_view import as_json as json_of
-from gateway.core.errors import FieldInvalid, UrlUnknown
+from gateway.core.errors import GatewayError
 
 _ONCE_S = 1.0
 """Between the two readings of a single view."""
@@ -58,7 +58,7 @@ def top(config: str, demo: str | None, every: float, once: bool, as_json: bool) 
     gateway at its admin listener; of several workers it is the sum. q or Ctrl-C ends it.
     """
     settings = settings_or_end(config, demo)
-    try:
+    with refusals_in_one_line():
         watched = Watched(AdminClient.for_settings(settings), str(settings.admin.listen))
         if as_json:
             watched.look()
@@ -68,8 +68,6 @@ def top(config: str, demo: str | None, every: float, once: bool, as_json: bool) 
             _print_once(watched)
         else:
             _show(watched, every)
-    except AdminUnavailable as reason:
-        raise click.ClickException(str(reason)) from None
 
 
 class Watched:
@@ -88,7 +86,7 @@ class Watched:
         upstreams = self._client.get("upstreams", {})["data"]
         try:
             requests = self._client.get("requests", {})
-        except (AdminUnavailable, FieldInvalid, UrlUnknown) as reason:
+        except (AdminUnavailable, GatewayError) as reason:
             return LiveView(self._address, reading, pace, upstreams, {}, str(reason))
         return LiveView(self._address, reading, pace, upstreams, requests, requests["problem"] or "")
 

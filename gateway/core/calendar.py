@@ -5,7 +5,7 @@ Windows of one kind tile time: each ends where the next begins, whatever the clo
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 from gateway.core.limits import Per
@@ -22,7 +22,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 def window(per: Per, zone: ZoneInfo, now_ms: int) -> tuple[int, int]:
     """Beginning (inclusive) and end (exclusive) of the window around `now_ms`, both as now_ms is:
     milliseconds since 1970 in UTC. A week begins on Monday. `per` is one of a quota's."""
-    today = _local_date(zone, now_ms)
+    today = date_of(zone, now_ms)
     match per:
         case Per.DAY:
             first, after = today, today + timedelta(days=1)
@@ -39,9 +39,14 @@ def window(per: Per, zone: ZoneInfo, now_ms: int) -> tuple[int, int]:
     return _midnight_ms(first, zone), _midnight_ms(after, zone)
 
 
-def day_of(zone: ZoneInfo, now_ms: int) -> str:
-    """The day around `now_ms` as the ledger writes it: YYYY-MM-DD."""
-    return _local_date(zone, now_ms).isoformat()
+def date_of(zone: tzinfo, now_ms: int) -> date:
+    """The day around `now_ms`."""
+    return (_EPOCH + now_ms * _MILLISECOND).astimezone(zone).date()
+
+
+def day_of(zone: tzinfo, now_ms: int) -> str:
+    """The same as the ledger writes it: YYYY-MM-DD."""
+    return date_of(zone, now_ms).isoformat()
 
 
 def day_ms(day: str) -> int:
@@ -52,10 +57,6 @@ def day_ms(day: str) -> int:
 def day_of_ms(at_ms: int) -> str:
     """The day that this number means."""
     return date.fromordinal(at_ms // DAY_MS + _EPOCH.toordinal()).isoformat()
-
-
-def _local_date(zone: ZoneInfo, now_ms: int) -> date:
-    return (_EPOCH + now_ms * _MILLISECOND).astimezone(zone).date()
 
 
 def _midnight_ms(day: date, zone: ZoneInfo) -> int:

@@ -1,11 +1,12 @@
 """What an HTTP/1.1 request may contain (RFC 9110, RFC 9112). The check of a configuration and the client that sends use
-the same rules, so that the client can send whatever the check accepts. `names_tag` and `accepts_coding` read headers of
-requests for the gateway's pages.
+the same rules, so that the client can send whatever the check accepts. `tag_of`, `names_tag` and `accepts_coding` are
+for the gateway's own pages.
 """
 
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -112,6 +113,11 @@ def is_header_name(name: str) -> bool:
 def has_control(value: str) -> bool:
     """Whether this can be no header's value. Tabs can be in one."""
     return _CONTROL.search(value) is not None
+
+
+def tag_of(body: bytes) -> str:
+    """The entity tag of an answer with these bytes (RFC 9110, 8.8.3)."""
+    return f'"{sha256(body).hexdigest()[:16]}"'
 
 
 def names_tag(if_none_match: str, tag: str) -> bool:

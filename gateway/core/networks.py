@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 Network = IPv4Network | IPv6Network
-
-
-def read_network(text: str) -> Network:
-    """Raises ValueError."""
-    return ip_network(text)
 
 
 def is_in(address: str, networks: Iterable[Network]) -> bool:

@@ -14,6 +14,9 @@ from gateway.core.http_syntax import is_host
 
 Node = tuple[str, int]
 
+IN_MEMORY = "memory://"
+"""The store of one process, which keeps everything in its memory."""
+
 TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")
 SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
 
@@ -68,8 +71,8 @@ def read_store_url(url: str) -> StoreUrl:
         tls_options=tuple((name, options[name]) for name in TLS_OPTIONS if name in options),
     )
     if kind == "memory":
-        if rest:
-            raise ValueError("must be memory:// and no more")
+        if url != IN_MEMORY:
+            raise ValueError(f"must be {IN_MEMORY} and no more")
         return common
     if scheme == "unix":
         return msgspec.structs.replace(common, path=unquote(place))

@@ -17,13 +17,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from ipaddress import ip_network
 
 import msgspec
 
 from gateway.core.calendar import DAY_MS
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Scope
-from gateway.core.networks import read_network
 from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms
 from gateway.identity.contract import KEY_ID_DIGITS, REVOKED_DAYS, FollowedKeys, StoredKey, StoredKeys
 from gateway.runtime.release import release_in_parts
@@ -229,7 +229,7 @@ def caller_of(key: StoredKey, snapshot: ConfigSnapshot) -> Caller | None:
             subject=key.counted_as,
             models=key.models,
             limits=key.limits,
-            networks=tuple(read_network(network) for network in key.networks),
+            networks=tuple(ip_network(network) for network in key.networks),
             expires_ms=key.expires_ms,
             disabled=key.disabled,
         )

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from gateway.core.calendar import DAY_MS
+from gateway.core.calendar import DAY_MS, day_of
 from gateway.core.errors import FieldInvalid
 from gateway.core.json_object import JsonObject
 from gateway.core.parameters import number_of, refuse_unknown
@@ -91,8 +91,7 @@ class KeyListing:
         """The keys that the ledger has in that time. For keys of the configuration, nothing else records their use."""
         if unused_ms is None:
             return ()
-        first = datetime.fromtimestamp((now_ms - unused_ms) / 1000, self._zone).date()
-        return await self._used_since(first.isoformat())
+        return await self._used_since(day_of(self._zone, now_ms - unused_ms))
 
     async def _stored_page(self, team: str, cursor: str, limit: int, now_ms: int) -> tuple[list[JsonObject], str]:
         page = await self._store.page(team, cursor, limit)

@@ -90,7 +90,7 @@ def _sizes(settings: Settings) -> Iterator[Diagnostic]:
 
 
 def _workers(settings: Settings) -> Iterator[Diagnostic]:
-    if settings.workers != 1 and settings.store.url == "memory://":
+    if settings.workers != 1 and settings.store.is_in_memory:
         message = "would each count by themselves with memory://; set `store.url` to redis://…, or leave it at 1"
         yield Diagnostic(("workers",), message)
 
@@ -195,7 +195,7 @@ def _idle(settings: Settings) -> Iterator[Diagnostic]:
         yield Diagnostic(("teams",), "is missing, so nobody can use the gateway")
     for name, team in settings.teams.items():
         # In a shared store it can have some.
-        if not team.keys and not settings.jwt and settings.store.url == "memory://":
+        if not team.keys and not settings.jwt and settings.store.is_in_memory:
             yield Diagnostic(("teams", name), "has no keys, so nobody can use the gateway in its name")
     routed = {route.upstream for model in settings.models.values() for route in model.routes}
     for name in settings.upstreams:

@@ -17,6 +17,7 @@ from gateway.core.end_users import MOST_USERS
 from gateway.core.issuers import TOKEN_ALGORITHMS
 from gateway.core.notifications import EVERYBODY, EventKind
 from gateway.core.proxies import EnvironmentProxies
+from gateway.core.store_url import IN_MEMORY
 from gateway.settings.base_section import REQUIRED, BaseSection, setting
 from gateway.settings.limit_settings import Limits
 from gateway.settings.price_settings import PriceSettings
@@ -86,7 +87,7 @@ class RecordSettings(BaseSection):
 
 
 class StoreSettings(BaseSection):
-    url: StoreUrl = setting("memory://", "Where counters and the ledger are kept.", repr=False)
+    url: StoreUrl = setting(IN_MEMORY, "Where counters and the ledger are kept.", repr=False)
     timeout: Wait = setting(
         "250ms", "How long Redis may be silent while calls wait; then the store counts as unavailable."
     )
@@ -100,6 +101,11 @@ class StoreSettings(BaseSection):
         "park", "What is done with entries of a journal that no gateway of this store has signed: kept, or charged."
     )
     prefix: ShortName = setting("gw", "What the names of all keys in Redis begin with.")
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether each process keeps everything itself."""
+        return self.url == IN_MEMORY
 
 
 class RouteSettings(BaseSection):

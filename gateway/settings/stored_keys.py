@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from gateway.core.limits import Meter
+from gateway.core.networks import Network
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
 from gateway.settings.request_section import Checked, RequestSection, SectionOf, read_members
 from gateway.settings.value_readers import (
@@ -42,7 +42,7 @@ Duration = Annotated[timedelta, Checked(read_duration)]
 Expiry = Annotated[date | datetime | timedelta, Checked(read_expiry)]
 ModelPattern = Annotated[str, Checked(MODEL_PATTERN.read)]
 Moment = Annotated[date | datetime, Checked(read_moment)]
-Network = Annotated[IPv4Network | IPv6Network, Checked(read_network)]
+IpNetwork = Annotated[Network, Checked(read_network)]
 ShortName = Annotated[str, Checked(SHORT_NAME.read)]
 Switch = Annotated[bool, Checked(read_switch)]
 
@@ -70,7 +70,7 @@ class KeyChangeSettings(RequestSection, frozen=True, kw_only=True):
     name: ShortName | None = None
     models: Annotated[tuple[ModelPattern, ...], Meta(min_length=1)] | None = None
     limits: tuple[RequestLimit, ...] | None = None
-    networks: tuple[Network, ...] | None = None
+    networks: tuple[IpNetwork, ...] | None = None
     metadata: (
         Annotated[dict[ShortName, Annotated[str, Checked(_METADATA_VALUE.read)]], Meta(max_length=METADATA_MAX)] | None
     ) = None

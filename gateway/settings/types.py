@@ -6,7 +6,6 @@ and never what it was given. It also describes itself to JSON Schema.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from base64 import b64decode
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from gateway.core.address import Address
 from gateway.core.endpoints import ENDPOINT_NAMES
 from gateway.core.http_syntax import is_address, is_host, read_base_url
 from gateway.core.issuers import TOKEN_ALGORITHMS
+from gateway.core.networks import Network
 from gateway.core.proxies import read_proxy
 from gateway.core.store_url import SCHEMES, read_store_url
 from gateway.settings.value_readers import (
@@ -308,9 +308,7 @@ JwksPlace = Annotated[
         r"https?://[!-~]{1,1000}|/[^\x00-\x1f]{1,1000}", "must be an http:// or https:// URL, or the path of a file"
     ),
 ]
-IpNetwork = Annotated[
-    ipaddress.IPv4Network | ipaddress.IPv6Network, *value_type(read_network, type="string", pattern="[.:]")
-]
+IpNetwork = Annotated[Network, *value_type(read_network, type="string", pattern="[.:]")]
 Origin = Annotated[
     str,
     *text_of(

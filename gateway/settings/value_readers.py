@@ -6,12 +6,14 @@ what it was given.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from ipaddress import ip_network
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
+
+from gateway.core.networks import Network
 
 MAX_WHOLE = 2**53
 """The largest exact amount: a double, which Redis' Lua counts in, holds no more."""
@@ -130,12 +132,12 @@ def read_amount(given: Any) -> Decimal:
     return number
 
 
-def read_network(given: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    if isinstance(given, ipaddress.IPv4Network | ipaddress.IPv6Network):
+def read_network(given: Any) -> Network:
+    if isinstance(given, Network):
         return given
     allowed = "must be an address or a network such as 10.0.0.0/8 or fd00::/8, without bits set after the prefix"
     try:
-        return ipaddress.ip_network(matched("[0-9A-Fa-f:./]{2,50}", given, allowed)[0])
+        return ip_network(matched("[0-9A-Fa-f:./]{2,50}", given, allowed)[0])
     except ValueError:
         raise ValueError(allowed) from None
 

@@ -14,7 +14,6 @@ from contextlib import suppress
 
 import msgspec
 
-from gateway import __version__
 from gateway.core.errors import (
     AdminForbidden,
     GatewayError,
@@ -22,12 +21,11 @@ from gateway.core.errors import (
     StoreUnavailable,
 )
 from gateway.core.parameters import refuse_unknown
-from gateway.core.time_format import rfc3339
 from gateway.identity.contract import AuditEntry
 from gateway.identity.requests import of_method
 from gateway.identity.sessions import BrowserSession, SessionDirectory, new_session_id
 from gateway.web.admin_routes import AdminRequest, AdminResponse, json_response
-from gateway.web.session_cookies import ADMIN_COOKIE, SAME_ORIGIN
+from gateway.web.session_cookies import ADMIN_COOKIE, SAME_ORIGIN, session_object
 
 SESSION = "session"
 """The only path below PREFIX that needs no token."""
@@ -129,6 +127,5 @@ def actor_of(request: AdminRequest) -> str:
 
 
 def _response(session: BrowserSession | None, *headers: tuple[str, str]) -> AdminResponse:
-    expires_at = None if session is None else rfc3339(session.expires_ms)
-    response = json_response(200, {"signed_in": session is not None, "expires_at": expires_at, "version": __version__})
+    response = json_response(200, session_object(session))
     return msgspec.structs.replace(response, headers=[*response.headers, *headers])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
 
+from gateway.core.calendar import date_of
 from gateway.core.errors import FieldInvalid, GatewayError, UrlUnknown
 from gateway.core.health import ModelStatus, UpstreamStatus
 from gateway.core.json_object import JsonObject
@@ -106,7 +106,7 @@ class AdminApi:
 
 def _reported(report: Report) -> Content:
     async def content(services: Services, query: Mapping[str, str]) -> JsonObject:
-        today = datetime.fromtimestamp(services.clock.now_ms() / 1000, services.zone).date()
+        today = date_of(services.zone, services.clock.now_ms())
         snapshot = services.snapshot
         if report is REPORTS["limits"] and query.get("scope", "") in ("", "key"):
             snapshot = await services.directory.with_stored_keys(query.get("team", ""))
@@ -137,7 +137,14 @@ def _upstream_object(seen: UpstreamStatus, snapshot: ConfigSnapshot, now: float,
     every = {model.name: model for model in snapshot.models.values()}.values()
     serves = [model.name for model in every if any(target.upstream.name == seen.name for target in model.targets)]
     circuits = [_circuit_object(each, now, began_ms) for each in seen.models]
-    return {"name": seen.name, "up": seen.up, "in_flight": seen.in_flight, "models": serves, "circuits": circuits}
+    return {
+        "name": seen.name,
+        "up": seen.up,
+        "failed_checks": dict(seen.failed_checks),
+        "in_flight": seen.in_flight,
+        "models": serves,
+        "circuits": circuits,
+    }
 
 
 def _circuit_object(seen: ModelStatus, now: float, began_ms: float) -> JsonObject:

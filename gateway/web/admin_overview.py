@@ -9,8 +9,9 @@ when something is down: while the store is out its parts are null, and `problem`
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import date, datetime
+from datetime import date
 
+from gateway.core.calendar import date_of
 from gateway.core.errors import StoreUnavailable
 from gateway.core.json_object import JsonObject
 from gateway.core.time_format import rfc3339
@@ -27,7 +28,7 @@ def overview_page(traffic: Part, upstreams: Part, losses: Callable[[], Awaitable
 
     async def content(services: Services, query: Mapping[str, str]) -> JsonObject:
         now_ms = services.clock.now_ms()
-        today = datetime.fromtimestamp(now_ms / 1000, services.zone).date()
+        today = date_of(services.zone, now_ms)
         measured = {"traffic": await traffic(services, query), "upstreams": await upstreams(services, {})}
         try:
             stored, problem = await _stored(services, today), None

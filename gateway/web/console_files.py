@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 from gateway.core.errors import MethodNotAllowed, UrlUnknown
-from gateway.core.http_syntax import names_tag
+from gateway.core.http_syntax import names_tag, tag_of
 from gateway.core.response import Headers
 
 FOLDER = Path(__file__).with_name("console")
@@ -94,7 +93,7 @@ def _files() -> dict[str, StaticFile]:
         kind = _TYPES.get(path.suffix)
         if kind is not None:
             body = path.read_bytes()
-            tag = f'"{sha256(body).hexdigest()[:16]}"'
+            tag = tag_of(body)
             headers = (("content-type", kind), ("etag", tag), *_ALWAYS)
             found[path.relative_to(FOLDER).as_posix()] = StaticFile(headers, body, tag)
     return found

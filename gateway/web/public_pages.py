@@ -9,13 +9,12 @@ from __future__ import annotations
 import html
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
 from enum import Enum
 from hashlib import sha256
 
 import msgspec
 
-from gateway import __version__
+from gateway.core.calendar import date_of
 from gateway.core.endpoints import (
     GEMINI_MODEL,
     GEMINI_MODELS,
@@ -55,7 +54,7 @@ from gateway.web.model_lists import (
     openai_model,
 )
 from gateway.web.public_openapi import public_document
-from gateway.web.session_cookies import ME_COOKIE
+from gateway.web.session_cookies import ME_COOKIE, session_object
 
 NO_STORE = ("cache-control", "no-store")
 """For pages that a cookie opens: caches keep answers to requests with `authorization` to themselves, not these."""
@@ -157,7 +156,7 @@ async def _usage(asked: PageRequest) -> Shown:
     if beyond := set(asked.query.get("by", "day").split(",")) - {*USAGE_GROUPS, ""}:
         raise FieldInvalid(f"'by' cannot be {min(beyond)[:64]!r}; it is made of {', '.join(USAGE_GROUPS)}.", param="by")
     own = {"by": "day,model", **asked.query, "team": caller.team, "key": caller.key_id}
-    today = datetime.fromtimestamp(services.clock.now_ms() / 1000, services.zone).date()
+    today = date_of(services.zone, services.clock.now_ms())
     report = await REPORTS["usage"](services.store, services.snapshot, own, today)
     return Shown(await encoded_in_slices(report))
 
@@ -181,24 +180,22 @@ async def _sign_in(asked: PageRequest) -> Shown:
         raise KeyUnknown("Sign in with a key: a token is not kept.", why="token")
     assert asked.sessions is not None, "the listener has them"
     session = await asked.sessions.begin(new_session_id(), digest)
-    return _session_shown(asked, session, ME_COOKIE.set_by(session.id, asked.headers))
+    return _session_shown(session, ME_COOKIE.set_by(session.id, asked.headers))
 
 
 async def _session(asked: PageRequest) -> Shown:
-    return _session_shown(asked, await _session_of(asked))
+    return _session_shown(await _session_of(asked))
 
 
 async def _sign_out(asked: PageRequest) -> Shown:
     session = await _session_of(asked)
     if session is not None and asked.sessions is not None:
         await asked.sessions.end(session.id)
-    return _session_shown(asked, None, ME_COOKIE.cleared(asked.headers))
+    return _session_shown(None, ME_COOKIE.cleared(asked.headers))
 
 
-def _session_shown(asked: PageRequest, session: BrowserSession | None, *headers: tuple[str, str]) -> Shown:
-    expires_at = None if session is None else rfc3339(session.expires_ms)
-    body = {"signed_in": session is not None, "expires_at": expires_at, "version": __version__}
-    return Shown(msgspec.json.encode(body), (JSON, NO_STORE, *headers))
+def _session_shown(session: BrowserSession | None, *headers: tuple[str, str]) -> Shown:
+    return Shown(msgspec.json.encode(session_object(session)), (JSON, NO_STORE, *headers))
 
 
 async def _key(asked: PageRequest) -> Shown:

@@ -1,4 +1,4 @@
-"""The cookies of browser sessions: one for the console, one for /me.
+"""The cookies of browser sessions, one for the console, one for /me, and what both pages show of a session.
 
 Both are HttpOnly, so that no script reads them, SameSite=Strict, and bound to the paths that read them. They are Secure
 if the browser came over TLS; the listeners themselves speak HTTP, and a loopback address needs none.
@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from gateway.identity.sessions import SESSION_LIFE_S
+from gateway import __version__
+from gateway.core.json_object import JsonObject
+from gateway.core.time_format import rfc3339
+from gateway.identity.sessions import SESSION_LIFE_S, BrowserSession
 
 SAME_ORIGIN = "x-gateway-console"
 """A header without which no cookie counts. A page of another origin can send it only where CORS lets it: the admin
@@ -45,3 +48,9 @@ class SessionCookie(NamedTuple):
 
 ADMIN_COOKIE = SessionCookie("gateway-console", "/admin/v1")
 ME_COOKIE = SessionCookie("gateway-me", "/me")
+
+
+def session_object(session: BrowserSession | None) -> JsonObject:
+    """What a browser is shown of its session; None: it is not signed in."""
+    expires_at = None if session is None else rfc3339(session.expires_ms)
+    return {"signed_in": session is not None, "expires_at": expires_at, "version": __version__}

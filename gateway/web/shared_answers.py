@@ -17,11 +17,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import Awaitable, Callable
-from hashlib import sha256
 from typing import NamedTuple
 
 from gateway.core.errors import GatewayError
-from gateway.core.http_syntax import accepts_coding, names_tag
+from gateway.core.http_syntax import accepts_coding, names_tag, tag_of
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.web.admin_openapi import PREFIX
 from gateway.web.admin_routes import AdminRequest, AdminResponse, error_response
@@ -66,7 +65,7 @@ class _Encodings(NamedTuple):
     def of(cls, response: AdminResponse) -> _Encodings:
         body = response.body
         compressed = gzip.compress(body, _COMPRESSION_LEVEL, mtime=0) if len(body) >= _COMPRESSED_FROM else b""
-        return cls(response, f'"{sha256(body).hexdigest()[:16]}"', compressed)
+        return cls(response, tag_of(body), compressed)
 
     def answer_to(self, request: AdminRequest, age_s: float) -> AdminResponse:
         headers = [*self.response.headers, ("etag", self.tag), ("age", str(int(age_s)))]
@@ -181,4 +180,4 @@ class SharedAnswers:
 
 def _is_shared(request: AdminRequest) -> bool:
     is_browser = SAME_ORIGIN in request.headers and "authorization" not in request.headers
-    return is_browser and request.method == "GET" and request.path in SHARED
+    return is_browser and request.path in SHARED

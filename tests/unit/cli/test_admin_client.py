@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from gateway.cli.admin_client import AdminClient, AdminUnavailable
+from gateway.__main__ import main
+from gateway.cli.admin_client import AdminClient, AdminUnavailable, refusals_in_one_line
 from gateway.core.address import Address
+from gateway.core.errors import FieldInvalid, GatewayError, StoreUnavailable, UrlUnknown
 from tests.free_ports import free_port
 from tests.whole_gateway import configuration, settings_of
 
@@ -44,6 +50,9 @@ def other_program(status: int, body: bytes) -> Iterator[Address]:
             self.end_headers()
             self.wfile.write(body)
 
+        def do_POST(self) -> None:
+            self.do_GET()
+
         def log_message(self, *_said: object) -> None:
             """The test's output stays its own."""
 
@@ -72,3 +81,33 @@ def test_another_program_at_the_address_is_said_to_be_none_of_ours(status: int, 
 def test_what_is_no_json_object_is_no_answer_of_a_gateway(body: bytes) -> None:
     with other_program(200, body) as address, pytest.raises(AdminUnavailable, match="No gateway answers at"):
         AdminClient(address, "t").get("usage", {})
+
+
+@pytest.mark.parametrize(
+    ("refusal", "ends"),
+    [
+        (FieldInvalid("It is odd."), click.UsageError),
+        (UrlUnknown("It is odd."), click.ClickException),
+        (StoreUnavailable("It is odd."), click.ClickException),
+        (AdminUnavailable("It is odd."), click.ClickException),
+    ],
+)
+def test_a_refusal_ends_the_command_with_what_it_says(
+    refusal: GatewayError | AdminUnavailable, ends: type[click.ClickException]
+) -> None:
+    with pytest.raises(click.ClickException) as ended, refusals_in_one_line():
+        raise refusal
+    assert (type(ended.value), ended.value.message) == (ends, "It is odd.")
+
+
+@pytest.mark.parametrize("command", ["upstreams", "top", "reload"])
+def test_no_command_ends_in_a_traceback_where_the_gateway_refuses(command: str, tmp_path: Path) -> None:
+    refusal = json.dumps({"error": {"message": "It is odd."}}).encode()
+    with other_program(400, refusal) as address:
+        file = tmp_path / "gateway.yaml"
+        file.write_text(
+            json.dumps(configuration("http://127.0.0.1:1/v1", admin={"listen": str(address), "token": "t"}))
+        )
+        ended = CliRunner().invoke(main, [command, "-c", str(file)])
+    assert ended.exit_code in (1, 2)
+    assert "Error: " in ended.output

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 
-from gateway.core.networks import is_in, read_network
+from gateway.core.networks import is_in
 
-NETWORKS = (read_network("10.0.0.0/8"), read_network("2001:db8::/32"), read_network("192.0.2.1"))
+NETWORKS = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"), ip_network("192.0.2.1"))
 
 
 @pytest.mark.parametrize("address", ["10.255.0.1", "2001:db8::7", "192.0.2.1"])

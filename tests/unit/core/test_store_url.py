@@ -51,6 +51,7 @@ def test_a_url_is_read(url: str, read: StoreUrl) -> None:
         ("redis", "must begin with"),
         ("http://secret", "must begin with one of memory://, redis://"),
         ("memory://secret", "memory:// and no more"),
+        ("memory://?ssl_ca_certs=/secret", "memory:// and no more"),
         ("redis://", "needs hosts"),
         ("redis://secret:port", "needs hosts"),
         ("redis://secret..host:6379", "needs hosts"),
