@@ -38,7 +38,7 @@ from gateway.core.traces import RequestTrace
 from gateway.identity.contract import KEY_ID_DIGITS, CallerDirectory
 from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
-from gateway.stages.admit import admit, ask
+from gateway.stages.admit import admitted, ask
 from gateway.stages.authenticate import (
     authenticate,
     credentials_in,
@@ -248,7 +248,7 @@ class Pipeline:
         assert caller is not None and parsed is not None, "what is asked for is parsed"  # noqa: PT018
         began = services.clock.monotonic()
         try:
-            exchange.reservation = await admit(exchange, parsed, asked, services.store)
+            exchange.reservation = admitted(exchange, parsed, await services.store.admit(asked))
         finally:
             exchange.store_seconds = services.clock.monotonic() - began
         if parsed.creates is not None:
