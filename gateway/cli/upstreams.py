@@ -10,7 +10,7 @@ import click
 from gateway.cli.admin_client import AdminClient, refusals_in_one_line
 from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option, settings_or_end
-from gateway.cli.output import Row, json_option, show_json, table
+from gateway.cli.output import Row, json_option, show_json, table, time_cell
 
 _HEADINGS = ("upstream", "is", "in flight", "model", "circuit", "share", "next try at", "opened at", "because of")
 
@@ -46,15 +46,11 @@ def rows_of(upstream: dict[str, Any]) -> Iterator[Row]:
         state = circuit["state"] + (f" for key {circuit['key']}" if circuit["key"] else "")
         if workers := circuit.get("workers"):
             state += f" in worker {', '.join(map(str, workers))}"
-        times = [_time(circuit["next_try_at"]), _time(circuit["opened_at"])]
+        times = [time_cell(circuit["next_try_at"]), time_cell(circuit["opened_at"])]
         why = [*failed, *([_counted(circuit["why"])] if circuit["why"] else [])]
-        why += [f"team {each['team']} waits until {_time(each['until'])}" for each in circuit["cooling"]]
+        why += [f"team {each['team']} waits until {time_cell(each['until'])}" for each in circuit["cooling"]]
         yield (*begin, circuit["model"], state, f"{circuit['share']:.0%}", *times, "; ".join(why))
 
 
 def _counted(reasons: dict[str, int]) -> str:
     return ", ".join(f"{reason} ({number})" for reason, number in reasons.items())
-
-
-def _time(written: str | None) -> str:
-    return (written or "").replace("T", " ")

@@ -106,7 +106,7 @@ class HttpConnection(web.RequestHandler):
     _served: ClientRequest | None = None
     _chunked_content: StreamReader | None = None
     """The chunked body, of the request that is served, that is coming."""
-    _bytes_of_it = 0
+    _chunked_bytes = 0
     _body: StreamReader | None = None
     """Of the newest request that was parsed, until its end: from there on a head is received."""
     _is_chunked = False
@@ -270,7 +270,7 @@ class HttpConnection(web.RequestHandler):
             if message.should_close:
                 self.is_last_answer = True
             if message.chunked and not content.is_eof():
-                self._chunked_content, self._bytes_of_it = content, 0
+                self._chunked_content, self._chunked_bytes = content, 0
             parser = self._parser
             assert parser is not None, "the connection is open"
             parser.message_consumed()
@@ -321,7 +321,7 @@ class HttpConnection(web.RequestHandler):
                 await self._drop_rest(request.content)
         except ConnectionError:
             self.force_close()
-        except Exception as defect:  # noqa: BLE001 # As in `_serve`.
+        except Exception as defect:  # noqa: BLE001 # As in `_handle`.
             self._fail(request, defect)
         except BaseException:
             self.force_close()
@@ -401,10 +401,10 @@ class HttpConnection(web.RequestHandler):
 
     def _judge_framing(self, content: StreamReader, size: int) -> None:
         """So many bytes more of the chunked body of the request that is served now."""
-        self._bytes_of_it += size
+        self._chunked_bytes += size
         if content.is_eof():
             self._chunked_content = None
-        elif self._bytes_of_it > _FRAMING_BYTES + _FRAMING_SHARE * content.total_bytes:
+        elif self._chunked_bytes > _FRAMING_BYTES + _FRAMING_SHARE * content.total_bytes:
             self._chunked_content = None
             content.set_exception(RequestPayloadError("its chunks are mostly framing"))
 
