@@ -36,6 +36,7 @@ FAULT_PATHS: tuple[Path, ...] = (
     ("status_code",),
     ("error",),
     ("response", "error"),
+    ("response", "status"),
     ("choices", "*", "error"),
     ("promptFeedback",),
     ("base_resp",),
@@ -237,7 +238,8 @@ def _fault_without_error(answer: Members) -> Fault | None:
     number = value_at(answer, ("base_resp", "status_code"))
     if isinstance(number, int) and number:
         return _MINIMAX.get(number, Fault.UNKNOWN)
-    return Fault.UNKNOWN if answer.get("type") == "response.failed" else None
+    has_failed = answer.get("type") == "response.failed" or value_at(answer, ("response", "status")) == "failed"
+    return Fault.UNKNOWN if has_failed else None
 
 
 def _codes_in(error: Members, answer: Members) -> Iterator[str]:

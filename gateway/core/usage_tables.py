@@ -395,7 +395,12 @@ CHAT_USAGE = UsageTable(
         UsagePlace((), OLLAMA, OLLAMA_WORDS),
     ),
 )
-_ENDED = _events("response.completed", "response.incomplete", "response.failed")
+RESPONSE_ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled", "response.done")
+"""The events one of which ends a stream of the Responses API. The last is OpenRouter's
+(https://openrouter.ai/docs/api/reference/responses/basic-usage), and that of gateways which translate OpenAI's
+Realtime API."""
+
+_ENDED = frozenset(RESPONSE_ENDS)
 RESPONSES_USAGE = UsageTable(
     "responses",
     (

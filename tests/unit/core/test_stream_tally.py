@@ -270,6 +270,7 @@ def test_an_empty_choice_of_a_completion_has_a_text() -> None:
         (CHAT, DONE),
         (ENDPOINTS["/v1/responses"], event('{"type":"response.completed","response":{}}')),
         (ENDPOINTS["/v1/responses"], event('{"type":"response.incomplete","response":{}}')),
+        (ENDPOINTS["/v1/responses"], event('{"type":"response.done","response":{}}')),
         (ENDPOINTS["/v1/messages"], b"event: message_stop\ndata: {}\n\n"),
         (ENDPOINTS["/v1/audio/speech"], event('{"type":"speech.audio.done"}')),
     ],

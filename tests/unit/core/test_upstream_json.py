@@ -127,6 +127,7 @@ def test_the_body_of_an_error_says_whose_fault_it_is_as_far_as_it_can_be_read(bo
         ('{"object":"error","type":"BadRequestError","code":400}', Fault.CALLER),
         ('{"type":"response.failed","response":{"error":{"code":"invalid_prompt"}}}', Fault.CALLER),
         ('{"type":"response.failed","response":{"error":null}}', Fault.UNKNOWN),
+        ('{"type":"response.done","response":{"status":"failed","error":null}}', Fault.UNKNOWN),
         ('{"promptFeedback":{"blockReason":"SAFETY"}}', Fault.CALLER),
         ('{"base_resp":{"status_code":1026}}', Fault.CALLER),
         ('{"base_resp":{"status_code":0},"choices":[]}', None),

@@ -56,6 +56,8 @@ def read(table: UsageTable, *events: dict[str, Any] | bytes) -> UsageReader:
             RESPONSES_USAGE, {"type": "response.incomplete", "response": {"usage": RESPONSE}}, id="incomplete"
         ),
         pytest.param(RESPONSES_USAGE, {"response": {"usage": RESPONSE}, "type": "response.failed"}, id="failed"),
+        pytest.param(RESPONSES_USAGE, {"type": "response.done", "response": {"usage": RESPONSE}}, id="OpenRouter"),
+        pytest.param(RESPONSES_USAGE, {"type": "response.cancelled", "response": {"usage": RESPONSE}}, id="cancelled"),
         pytest.param(RESPONSES_USAGE, {"object": "response", "usage": RESPONSE}, id="a response"),
         pytest.param(MESSAGES_USAGE, {"type": "message", "usage": RESPONSE}, id="a message"),
         pytest.param(MESSAGES_USAGE, {"type": "message_delta", "usage": RESPONSE}, id="message_delta"),
