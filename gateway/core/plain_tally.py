@@ -97,11 +97,9 @@ class PlainTally:
         """Under which the upstream keeps the answer; empty where it has not said so yet."""
         return self._reader.object_id
 
-    @property
     def is_final(self) -> bool:
         return self._reader.final
 
-    @property
     def tells_input(self) -> bool:
         return self._reader.tells_input
 
