@@ -242,15 +242,16 @@ class Pipeline:
         self, known: Caller | CallerSearch, asked: AdmissionRequest | None, exchange: Exchange, writer: ResponseWriter
     ) -> None:
         services, request = self.services, exchange.request
+        now = services.clock.monotonic
         if asked is None or not self._starts.try_begin():
             asked = await self._asked(known, exchange)
         caller, parsed = exchange.caller, exchange.parsed
         assert caller is not None and parsed is not None, "what is asked for is parsed"  # noqa: PT018
-        began = services.clock.monotonic()
+        began = now()
         try:
             exchange.reservation = await admit(exchange, parsed, asked, services.store)
         finally:
-            exchange.store_seconds = services.clock.monotonic() - began
+            exchange.store_seconds = now() - began
         if parsed.creates is not None:
             self._objects.begin(exchange)
         if parsed.stream:
