@@ -22,6 +22,7 @@ from gateway.core.errors import (
     InternalError,
     KeyExpired,
     KeyUnknown,
+    LimitRefusal,
     RequestCancelled,
     ShuttingDown,
 )
@@ -29,8 +30,8 @@ from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
 from gateway.core.form import Form
 from gateway.core.query_rules import key_in_query
+from gateway.core.refused_requests import RefusedRequest, RefusedRequests
 from gateway.core.request import IncomingRequest, ParsedRequest
-from gateway.core.reservation import AdmissionRequest
 from gateway.core.response import ResponseWriter, Work
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.tokens import TokenVerifier, is_token
@@ -106,6 +107,7 @@ class Pipeline:
         self._all_recorded: asyncio.Future[None] | None = None
         """What those wait for who wait until none is left; None where there are none."""
         self._starts = StartQueue()
+        self._refused = RefusedRequests(self._loop.call_later)
         self._releaser = UpstreamReleaser(services.clock)
         self._objects = ObjectDirectory(services.store)
 
@@ -125,12 +127,13 @@ class Pipeline:
         exchange = self._traced(Exchange(self.services.new_id(), request))
         try:
             known = self.authenticate(exchange)
-            asked = self._asked_at_once(known, exchange) if isinstance(known, Caller) else None
+            if isinstance(known, Caller):
+                self._ask_at_once(known, exchange)
         except Exception as error:  # noqa: BLE001 # A refusal, or a defect of ours.
             self._fail(exchange, writer, error)
             self._finish(exchange)
             return None
-        return partial(self._run, exchange, writer, partial(self._answer, known, asked))
+        return partial(self._run, exchange, writer, partial(self._answer, known))
 
     def answer_here(self, request: IncomingRequest, writer: ResponseWriter, page: Page) -> Work:
         """Let the listener answer by itself, with the same errors, drain and record as a forwarded request."""
@@ -206,47 +209,48 @@ class Pipeline:
             raise
         return caller
 
-    def _asked_at_once(self, caller: Caller, exchange: Exchange) -> AdmissionRequest | None:
-        """As `_asked`, before the request's turn has come; None where something has to be waited for."""
-        request = exchange.request
-        if request.endpoint.about is not None:
-            return None
+    def _ask_at_once(self, caller: Caller, exchange: Exchange) -> None:
+        """Read the request and find what it asks of its limits, as far as nothing has to be waited for: `exchange` has
+        it then. Raises what these raise, and LimitRefusal where a limit has just refused the same."""
+        request, snapshot = exchange.request, self.services.snapshot
         request.body.team = caller.team
-        body = available_body(request)
+        body = available_body(request) if request.endpoint.about is None else None
         if body is None:
-            return None
-        parsed = self._parse(exchange, caller, self.services.snapshot, body)
-        return None if parsed.continues else self._ask(exchange, parsed)
+            return
+        user = exchange.token_user or user_in_header(caller.end_user, request.headers)
+        before = self._refused.take(exchange, body, snapshot, user) if self._refused.has_any else None
+        if before is not None:
+            parsed = before.parsed
+        else:
+            parsed = parse_request(body, request.endpoint, caller, snapshot, query=request.query, user=user)
+        exchange.parsed = parsed
+        if parsed.continues:
+            return
+        try:
+            self._ask(exchange, parsed, before)
+        except LimitRefusal:
+            self._refused.keep(exchange, body, snapshot, user, before)
+            raise
 
-    async def _asked(self, known: Caller | CallerSearch, exchange: Exchange) -> AdmissionRequest:
-        """What the request needs of its limits, once its turn has come and it is read, parsed and located. Raises what
-        these raise, and LimitRefusal where a limit has just refused the same."""
-        request, parsed, snapshot = exchange.request, exchange.parsed, self.services.snapshot
+    async def _ask_in_turn(self, known: Caller | CallerSearch, exchange: Exchange) -> None:
+        """The same, once the request's turn has come, whatever has to be waited for."""
+        snapshot = self.services.snapshot
         caller = known if isinstance(known, Caller) else await known()
         if not self._starts.try_begin():
             await self._starts.wait(caller.team)
-        if parsed is None:
-            request.body.team = caller.team
-            body: bytes | Form | None = available_body(request)
-            if body is None:
-                body = await self._read_body(request, caller.team)
-            if request.endpoint.about is not None:
-                parsed = await self._parse_about_object(exchange, caller, snapshot, body)
-            else:
-                parsed = self._parse(exchange, caller, snapshot, body)
-        if parsed.continues:
-            exchange.held_by = await find_holder(parsed, self._objects)
-        return self._ask(exchange, parsed)
+        if exchange.parsed is None:
+            exchange.parsed = await self._read(exchange, caller, snapshot)
+        if exchange.parsed.continues:
+            exchange.held_by = await find_holder(exchange.parsed, self._objects)
+        self._ask(exchange, exchange.parsed)
 
-    async def _answer(
-        self, known: Caller | CallerSearch, asked: AdmissionRequest | None, exchange: Exchange, writer: ResponseWriter
-    ) -> None:
+    async def _answer(self, known: Caller | CallerSearch, exchange: Exchange, writer: ResponseWriter) -> None:
         services, request = self.services, exchange.request
+        if exchange.asked is None or not self._starts.try_begin():
+            await self._ask_in_turn(known, exchange)
+        caller, parsed, asked = exchange.caller, exchange.parsed, exchange.asked
+        assert caller is not None and parsed is not None and asked is not None, "what is asked is read"  # noqa: PT018
         now = services.clock.monotonic
-        if asked is None or not self._starts.try_begin():
-            asked = await self._asked(known, exchange)
-        caller, parsed = exchange.caller, exchange.parsed
-        assert caller is not None and parsed is not None, "what is asked for is parsed"  # noqa: PT018
         began = now()
         try:
             exchange.reservation = await admit(exchange, parsed, asked, services.store)
@@ -265,40 +269,27 @@ class Pipeline:
                 request.body.release()
             await relay(exchange, parsed, response, writer, services.clock)
 
-    async def _read_body(self, request: IncomingRequest, team: str) -> bytes | Form:
-        """A body that is not available."""
-        body = await read_body(request, self.services.new_boundary)
-        if isinstance(body, bytes) and len(body) > LARGE_BYTES:
-            await self._starts.wait_large(team, len(body))
-        return body
-
-    def _parse(self, exchange: Exchange, caller: Caller, snapshot: ConfigSnapshot, body: bytes | Form) -> ParsedRequest:
+    async def _read(self, exchange: Exchange, caller: Caller, snapshot: ConfigSnapshot) -> ParsedRequest:
+        """The request, once its body has come. Of one about what an upstream keeps `held_by` says which one."""
         request = exchange.request
-        exchange.parsed = parsed = parse_request(
-            body,
-            request.endpoint,
-            caller,
-            snapshot,
-            path_model=request.path_model,
-            query=request.query,
-            user=exchange.token_user or user_in_header(caller.end_user, request.headers),
-        )
-        return parsed
-
-    def _ask(self, exchange: Exchange, parsed: ParsedRequest) -> AdmissionRequest:
-        counted = self._counted_user(exchange, parsed) if parsed.binding.user_limits else parsed.user
-        return ask(exchange, parsed, self.services.estimates, self.services.store, counted)
-
-    async def _parse_about_object(
-        self, exchange: Exchange, caller: Caller, snapshot: ConfigSnapshot, body: bytes | Form
-    ) -> ParsedRequest:
-        """A request about what an upstream keeps; `held_by` says which one."""
-        assert isinstance(body, bytes), "these endpoints take no form"
-        request = exchange.request
+        request.body.team = caller.team
+        body: bytes | Form | None = available_body(request)
+        if body is None:
+            body = await read_body(request, self.services.new_boundary)
+            if isinstance(body, bytes) and len(body) > LARGE_BYTES:
+                await self._starts.wait_large(caller.team, len(body))
         user = exchange.token_user or user_in_header(caller.end_user, request.headers)
+        if request.endpoint.about is None:
+            return parse_request(
+                body, request.endpoint, caller, snapshot, path_model=request.path_model, query=request.query, user=user
+            )
+        assert isinstance(body, bytes), "these endpoints take no form"
         binding, exchange.held_by = await find_subject(request, caller, snapshot, self._objects)
-        exchange.parsed = parse_object_request(body, request.endpoint, binding, query=request.query, user=user)
-        return exchange.parsed
+        return parse_object_request(body, request.endpoint, binding, query=request.query, user=user)
+
+    def _ask(self, exchange: Exchange, parsed: ParsedRequest, before: RefusedRequest | None = None) -> None:
+        counted = self._counted_user(exchange, parsed) if parsed.binding.user_limits else parsed.user
+        ask(exchange, parsed, self.services.estimates, self.services.store, counted, before)
 
     def _counted_user(self, exchange: Exchange, parsed: ParsedRequest) -> str:
         """The end user whose counters are charged, where there are limits of end users."""

@@ -184,8 +184,10 @@ def _all_upstreams(replies: dict[int, bytes | None]) -> AdminResponse:
     circuits: dict[tuple[str, ...], dict[str, Any]] = {}
     for worker, reply in sorted(answered.items()):
         for seen in msgspec.json.decode(_response(reply).body)["data"]:
-            found = upstreams.setdefault(seen["name"], {**seen, "up": True, "in_flight": 0, "circuits": []})
+            empty = {"up": True, "failed_checks": {}, "in_flight": 0, "circuits": []}
+            found = upstreams.setdefault(seen["name"], {**seen, **empty})
             found["up"] = found["up"] and seen["up"]
+            found["failed_checks"] = dict(Counter(found["failed_checks"]) + Counter(seen["failed_checks"]))
             found["in_flight"] += seen["in_flight"]
             for circuit in seen["circuits"]:
                 alike = (seen["name"], circuit["model"], circuit["state"], circuit["key"] or "")

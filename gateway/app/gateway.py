@@ -15,13 +15,12 @@ from importlib.metadata import version
 from random import Random
 from secrets import token_hex
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
 
 from gateway.app.config_documents import ConfigDocuments, ConfigInForce
 from gateway.app.loaded_snapshot import LoadedSnapshot
 from gateway.app.loss_lifecycle import LossLifecycle
 from gateway.app.notification_lifecycle import NotificationLifecycle
-from gateway.app.process_settings import ProcessSettings, StoreTerms
+from gateway.app.process_settings import ProcessSettings
 from gateway.app.quota_forecasts import watch_forecasts
 from gateway.app.record_lifecycle import RecordLifecycle, process_name
 from gateway.app.requests_in_flight import RequestsInFlight
@@ -100,7 +99,7 @@ class Gateway:
         self._log = log
         self._metrics = Metrics(clock, version("inducta-gateway"))
         self.tasks = BackgroundTasks(log.defect, self._metrics.task_failed)
-        self._store = self._store_lifecycle(settings.store, clock)
+        self._store = self._store_lifecycle(clock)
         self.store = self._store.store
         self._client = self._new_client()
         self._routing = RoutingState(self._note_health)
@@ -132,7 +131,7 @@ class Gateway:
         memory = BodyMemory(settings.max_body_memory)
         self._data = PublicRoutes(self._pipeline, settings.max_body, memory, CorsPolicy(), self._sessions("me"))
         self._follow_clients(settings)
-        self.keys = self._key_administration(settings.timezone)
+        self.keys = self._key_administration()
         self._in_flight = RequestsInFlight(self._pipeline, clock, process_name(), log, self._losses.reply)
         self._traffic = TrafficHistory(self._metrics, clock, lambda: self.in_flight)
         self._api = self._admin_api(settings.admin.secret)
@@ -262,9 +261,9 @@ class Gateway:
         self.tasks.keep_running("report log lines left out", self._report_left_out)
         self.tasks.keep_running("sample the traffic", self._traffic.follow)
 
-    def _store_lifecycle(self, store: StoreTerms, clock: Clock) -> StoreLifecycle:
+    def _store_lifecycle(self, clock: Clock) -> StoreLifecycle:
         return StoreLifecycle(
-            store,
+            self._settings.store,
             clock,
             self._settings.timezone,
             self._log,
@@ -279,8 +278,8 @@ class Gateway:
         pages = {"traffic": traffic, "overview": overview_page(traffic, upstreams, self._losses.administration.summary)}
         return AdminApi(self.services, access, self._administered(), pages)
 
-    def _key_administration(self, zone: ZoneInfo) -> KeyAdministration:
-        used_since = partial(keys_used_since, self.store)
+    def _key_administration(self) -> KeyAdministration:
+        zone, used_since = self._settings.timezone, partial(keys_used_since, self.store)
         return KeyAdministration(self._store.keys, self._in_force, zone, self._note_change, used_since)
 
     def _shared(self, api: AdminApi) -> SharedAnswers:
@@ -334,7 +333,7 @@ class Gateway:
         """Share and check the upstreams of the snapshot in force."""
         serving = self.services.snapshot
         self._client.keep(serving.models.values(), teams=len(serving.teams))
-        asked = [upstream for upstream in self.services.snapshot.upstreams() if upstream.check_path]
+        asked = [upstream for upstream in serving.upstreams() if upstream.check_path]
         self._health_checks.keep(
             HealthCheck(upstream, upstream.check_path, upstream.check_every_s) for upstream in asked
         )
@@ -371,6 +370,8 @@ class Gateway:
             more["why"] = dict(change.opening.reasons)
             if change.opening.key:
                 more["only_key"] = change.opening.key
+        elif change.failed_checks:
+            more["why"] = change.failed_checks
         write("upstream health", upstream=change.upstream, before=change.before, after=change.after, **more)
 
     def _note_unrequested_bytes(self, upstream: str) -> None:

@@ -8,7 +8,7 @@ import click
 
 from gateway.cli.administration import all_pages
 from gateway.cli.config_option import config_option
-from gateway.cli.output import Row, csv_option, json_option, refuse_both, show_listing
+from gateway.cli.output import Row, csv_option, json_option, refuse_both, show_listing, time_cell
 from gateway.core.json_object import JsonObject
 
 _HEADINGS = ("at", "who", "did", "to", "before", "after")
@@ -36,7 +36,7 @@ def audit(config: str, last: int, as_csv: bool, as_json: bool) -> None:
 
 def _row(entry: JsonObject, before: JsonObject | None, after: JsonObject | None) -> Row:
     texts = ["" if not part else json.dumps(part, ensure_ascii=False) for part in (before, after)]
-    return [entry["at"].replace("T", " "), entry["actor"], entry["action"], entry["subject"], *texts]
+    return [time_cell(entry["at"]), entry["actor"], entry["action"], entry["subject"], *texts]
 
 
 def _difference(entry: JsonObject) -> tuple[JsonObject, JsonObject]:

@@ -22,6 +22,7 @@ from gateway.cli.output import (
     show_listing,
     table,
     team_option,
+    time_cell,
 )
 from gateway.core.json_object import JsonObject
 from gateway.identity.administration import IMPORTED_MAX
@@ -277,7 +278,7 @@ def _show(key: JsonObject, as_json: bool) -> None:
         return
     shown = dict(zip(_HEADINGS, _row(key), strict=True))
     notes = ", ".join(f"{name}={text}" for name, text in key["metadata"].items())
-    shown |= {"networks": ", ".join(key["networks"]), "metadata": notes, "created at": _time(key["created_at"])}
+    shown |= {"networks": ", ".join(key["networks"]), "metadata": notes, "created at": time_cell(key["created_at"])}
     rows = [(name, text) for name, text in shown.items() if text and name != "id"]
     click.echo(table(("key", str(key["id"])), rows, WHOLE))
 
@@ -285,8 +286,4 @@ def _show(key: JsonObject, as_json: bool) -> None:
 def _row(key: JsonObject) -> Row:
     limits = ", ".join(limit["name"] for limit in key["limits"])
     named = [key[name] for name in ("id", "name", "team", "status", "source")]
-    return [*named, ", ".join(key["models"]), limits, _time(key["expires_at"]), _time(key["last_used_at"])]
-
-
-def _time(written: str | None) -> str:
-    return (written or "").replace("T", " ")
+    return [*named, ", ".join(key["models"]), limits, time_cell(key["expires_at"]), time_cell(key["last_used_at"])]

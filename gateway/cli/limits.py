@@ -10,7 +10,7 @@ import click
 from gateway.cli.administration import ask_once
 from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option, refuse_options_of_group, settings_or_end
-from gateway.cli.output import Row, csv_option, json_option, refuse_both, show_json, show_listing, table
+from gateway.cli.output import Row, csv_option, json_option, refuse_both, show_json, show_listing, table, time_cell
 from gateway.cli.reports import report_or_end
 from gateway.core.json_object import JsonObject
 
@@ -102,12 +102,12 @@ def withdraw(config: str, grant_id: str, as_json: bool) -> None:
 def _row(limit: dict[str, Any]) -> Row:
     name = limit["name"] + (" (shadow)" if limit["mode"] == "shadow" else "")
     figures = [limit[each] for each in ("used", "held", "left", "amount")]
-    times = [(limit[each] or "").replace("T", " ") for each in ("resets_at", "runs_out_at")]
+    times = [time_cell(limit[each]) for each in ("resets_at", "runs_out_at")]
     whose = f"{limit['scope']} {limit['subject']}".rstrip()
     return [name, whose, *figures, limit.get("granted", ""), *times]
 
 
 def _grant_row(grant: JsonObject) -> Row:
     subject = f"{grant['scope']} {grant['subject']}".rstrip()
-    until = grant["until"].replace("T", " ")
-    return [grant["id"], grant["limit"], subject, grant["amount"], until, grant["granted_by"], grant["why"]]
+    figures = [grant["amount"], time_cell(grant["until"])]
+    return [grant["id"], grant["limit"], subject, *figures, grant["granted_by"], grant["why"]]

@@ -9,7 +9,7 @@ import click
 from gateway.cli.administration import ask_once
 from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option
-from gateway.cli.output import Row, json_option, show_json, table
+from gateway.cli.output import Row, json_option, show_json, table, time_cell
 from gateway.core.json_object import JsonObject
 from gateway.web.admin_losses import LIST
 
@@ -74,4 +74,4 @@ def _row(kind: JsonObject) -> Row:
 
 def _time(written: str) -> str:
     """To the minute: what is counted is known by ten of them."""
-    return written[:16].replace("T", " ") + " UTC"
+    return time_cell(written)[:16] + " UTC"

@@ -14,7 +14,7 @@ from gateway.app.snapshot_builder import snapshot
 from gateway.cli.administration import ask_once
 from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option, load_or_end
-from gateway.cli.output import Row, json_option, show_json, table
+from gateway.cli.output import Row, json_option, show_json, table, time_cell
 from gateway.cli.store_access import unlogged
 from gateway.core.json_object import JsonObject
 from gateway.core.notifications import EventType, NotificationChannel
@@ -88,7 +88,7 @@ def list_notifications(config: str, demo: str | None, limit: int, as_json: bool)
 
 
 def _listed(each: JsonObject) -> Row:
-    times = [(each[name] or "")[:19].replace("T", " ") for name in ("at", "due_at", "tried_at")]
+    times = [time_cell(each[name])[:19] for name in ("at", "due_at", "tried_at")]
     message = each["message"].replace("\n", " ")
     return [each["state"], each["channel"] or "", each["type"] or "", *times, each["problem"] or "", message]
 

@@ -131,6 +131,11 @@ def figure(cell: str | int | float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def time_cell(written: str | None) -> str:
+    """A time of the admin API (RFC 3339), or nothing, as people read it."""
+    return (written or "").replace("T", " ")
+
+
 def _printable(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 

@@ -1,4 +1,4 @@
-"""The address of a listener."""
+"""Where something listens: a host and a port."""
 
 from __future__ import annotations
 

@@ -16,8 +16,6 @@ from gateway.core.redaction import Redactor, StreamRedactor
 from gateway.core.refusals import Fault
 from gateway.core.response import UpstreamResponse
 
-_OTHER = BodyKind.OTHER  # Slow to reach through the class in Python 3.11.
-
 
 class CollectedResponse:
     """Implements `UpstreamResponse`: gives what was collected first, then what the upstream still sends."""
@@ -85,7 +83,7 @@ class CollectedResponse:
 
     def is_opaque(self) -> bool:
         """Whether its content coding is one that is not known here, and is more than a name: `utf-8` is used as one."""
-        return "content-encoding" in self.headers and self.kind is _OTHER
+        return "content-encoding" in self.headers and self.kind is BodyKind.OTHER
 
     @property
     def is_over(self) -> bool:

@@ -84,6 +84,7 @@ class KeyMissing(CallerError):
     status = 401
     code = "missing_api_key"
     headers = _ASK_FOR_BEARER
+    should_retry = False
 
 
 class KeyUnknown(CallerError):
@@ -92,6 +93,8 @@ class KeyUnknown(CallerError):
     status = 401
     code = "invalid_api_key"
     headers = _ASK_FOR_BEARER
+    should_retry = False
+    """Claude Code sends a request with a wrong key eleven times, in silence, unless it learns that this cannot help."""
 
     def __init__(self, message: str, *, why: str = "unknown") -> None:
         super().__init__(message)
@@ -99,6 +102,8 @@ class KeyUnknown(CallerError):
 
 
 class KeyExpired(CallerError):
+    """A client whose keys or tokens a program makes (`apiKeyHelper` of Claude Code) has a new one for the next try."""
+
     status = 401
     code = "expired_api_key"
     headers = _ASK_FOR_BEARER

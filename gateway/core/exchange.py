@@ -12,7 +12,7 @@ from gateway.core.health import Attempt
 from gateway.core.limit_status import LimitHeaders
 from gateway.core.refusals import Fault
 from gateway.core.request import IncomingRequest, ParsedRequest
-from gateway.core.reservation import Refusal, Reservation
+from gateway.core.reservation import AdmissionRequest, Refusal, Reservation
 from gateway.core.response import Headers, UpstreamResponse
 from gateway.core.snapshot import Caller, Target
 from gateway.core.stored_objects import ObjectName, StoredObject
@@ -98,6 +98,8 @@ class Exchange(msgspec.Struct, eq=False):
     """What estimates its tokens and learns from its answer, from admission on."""
     estimated_input: int = 0
     """Tokens, as estimated at admission."""
+    asked: AdmissionRequest | None = None
+    """What it asks of its limits."""
     reservation: Reservation | None = None
     held_by: str = ""
     """The upstream that alone can answer, since it keeps what the request is about; empty: any."""

@@ -9,6 +9,7 @@ Pure: times are monotonic seconds of the caller's clock, and each change of a st
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
@@ -59,13 +60,14 @@ def outcome_of_error(error: UpstreamError) -> Outcome:
 
 class Change(msgspec.Struct, frozen=True):
     """A step from one state to another. `model` is empty where checks found the whole upstream `up` or `down`;
-    `opening` says why a circuit opened."""
+    `opening` says why a circuit opened, `failed_checks` how often each reason failed a check."""
 
     upstream: str
     model: str
     before: str
     after: str
     opening: Opening | None = None
+    failed_checks: Mapping[str, int] = {}
 
 
 class Candidate(NamedTuple):
@@ -91,12 +93,14 @@ class ModelStatus(msgspec.Struct, frozen=True):
 
 
 class UpstreamStatus(msgspec.Struct, frozen=True):
-    """`up` unless checks say otherwise or none of its models may be asked."""
+    """`up` unless checks say otherwise or none of its models may be asked. `failed_checks` are the last reasons, each
+    with its number, while checks say so."""
 
     name: str
     up: bool
     in_flight: int
     models: tuple[ModelStatus, ...]
+    failed_checks: Mapping[str, int] = {}
 
 
 class Attempt(msgspec.Struct, eq=False):
@@ -196,14 +200,15 @@ class Health:
             for circuit in circuits
         )
 
-    def checked(self, upstream: Upstream, is_healthy: bool, now: float) -> None:
-        """Record the result of a check. The circuits of an upstream that is up again recover as slowly as after a
-        probe."""
+    def checked(self, upstream: Upstream, problem: str, now: float) -> None:
+        """Record the result of a check: how it failed, or nothing. The circuits of an upstream that is up again recover
+        as slowly as after a probe."""
         upstream_health = self._upstreams.get(upstream) or self._new(upstream)
-        if not upstream_health.check(is_healthy):
+        if not upstream_health.check(problem):
             return
+        is_healthy = not problem
         before, after = ("down", "up") if is_healthy else ("up", "down")
-        self._notice(Change(upstream.name, "", before, after))
+        self._notice(Change(upstream.name, "", before, after, failed_checks=upstream_health.failed_checks()))
         for model_health in upstream_health.models.values():
             if is_healthy:
                 model_health.circuit.recover(now)
@@ -275,9 +280,14 @@ class _UpstreamHealth:
         self.in_flight = 0
         self.is_down = False
         self._against = 0
+        self._problems: deque[str] = deque(maxlen=DOWN_AFTER_CHECKS)
+        """Those of the last checks that failed."""
 
-    def check(self, is_healthy: bool) -> bool:
+    def check(self, problem: str) -> bool:
         """Whether this check changes the state: enough in a row agree."""
+        is_healthy = not problem
+        if problem:
+            self._problems.append(problem)
         if is_healthy != self.is_down:
             self._against = 0
             return False
@@ -288,11 +298,15 @@ class _UpstreamHealth:
         self.is_down = not is_healthy
         return True
 
+    def failed_checks(self) -> dict[str, int]:
+        return dict(Counter(self._problems)) if self.is_down else {}
+
     def view(self, now: float) -> UpstreamStatus:
         circuits = [model_health.circuit for model_health in self.models.values()]
         asked = not circuits or any(not circuit.is_open_for_all(now) for circuit in circuits)
         models = tuple([model_health.view(now) for model_health in self.models.values()])
-        return UpstreamStatus(self.name, asked and not self.is_down, self.in_flight, models)
+        up = asked and not self.is_down
+        return UpstreamStatus(self.name, up, self.in_flight, models, self.failed_checks())
 
 
 class _ModelHealth:

@@ -28,8 +28,6 @@ KEPT_MAX = 256 * 1024
 _FRAME_OF_PLAIN_ANSWER = 400
 """Bytes of a plain answer that are not its text: ids, names, usage."""
 
-_GEMINI = StreamFormat.GEMINI  # Slow to reach through the class in Python 3.11.
-
 
 class PlainTally:
     """One answer. `fault` says that its status or its body reports a failure, or that something is in its place that no
@@ -194,11 +192,10 @@ class PlainTally:
     def _answers_in(self, value: Any, body: bytes) -> list[dict[str, Any]]:
         """Those in a body with this value, which is no object. Gemini's API has several in an array, where a stream was
         not asked for as events; of one that is cut off, those that are whole."""
-        if self._endpoint.stream_format is _GEMINI:
-            value = decoded(body.rstrip(b", \r\n") + b"]") if value is None else value
-        if self._endpoint.stream_format is not _GEMINI or not isinstance(value, list):
-            value = [value]
-        return value if all(isinstance(each, dict) for each in value) else []
+        if self._endpoint.stream_format is not StreamFormat.GEMINI:
+            return []
+        answers = decoded(body.rstrip(b", \r\n") + b"]") if value is None else value
+        return answers if isinstance(answers, list) and all(isinstance(each, dict) for each in answers) else []
 
     def _read_event(self, kind: str, data: bytes) -> None:
         """An event of a stream that was not asked for, and is not called one."""

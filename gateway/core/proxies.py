@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from gateway.core.address import Address
 from gateway.core.http_syntax import BaseUrl, is_host
 
 PROXY_ALLOWED = "must be http://HOST:PORT, perhaps with USER:PASSWORD@ (percent-encoded) before the host"
@@ -35,7 +36,7 @@ class Proxy(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         """Its address, without the credential."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return str(Address(self.host, self.port))
 
     def __repr__(self) -> str:
         return f"Proxy({self})"

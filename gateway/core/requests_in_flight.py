@@ -7,7 +7,8 @@ question asks about losses (`losses.py`), which have replies of their own.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,6 +16,8 @@ from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
 from gateway.core.stream_tally import StreamTally
 from gateway.core.time_format import rfc3339
+
+Reply = TypeVar("Reply")
 
 LISTED_MAX = 500
 """Requests in one reply: the oldest. To describe so many takes two milliseconds."""
@@ -106,6 +109,16 @@ def in_flight_object(process: str, seen: RequestInFlight) -> dict[str, Any]:
         "output_tokens": seen.output,
         "process": process,
     }
+
+
+def understood(replies: Iterable[bytes], decoder: msgspec.msgpack.Decoder[Reply]) -> list[Reply]:
+    """The replies to a question without those of gateways of another version, which may not know it or may answer in
+    another form."""
+    found: list[Reply] = []
+    for reply in replies:
+        with suppress(msgspec.DecodeError):
+            found.append(decoder.decode(reply))
+    return found
 
 
 def asks_about(question: ProcessQuestion, request: IncomingRequest, team: str) -> bool:

@@ -1,6 +1,6 @@
 """Both ends of an answer as the stages see them: the response of the upstream, and the writer to the client.
 
-`upstream/client.py` implements the one, `web/` the other.
+`upstream/response_stream.py` implements the one, `web/response_writer.py` the other.
 """
 
 from __future__ import annotations

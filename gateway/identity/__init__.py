@@ -1,1 +1,2 @@
-"""Callers that are not in the configuration: keys that are kept in the store, and the audit of changes."""
+"""Callers that are not in the configuration: stored keys and tokens of identity providers; and what else operators keep
+in the store: sessions, grants and the audit of changes."""

@@ -159,7 +159,7 @@ class ControlChannel:
         self._writer.close()
 
 
-class PartialBody:
+class _PartialBody:
     """What has come of one body. One that is too long keeps its size, and none of its parts."""
 
     def __init__(self) -> None:
@@ -171,12 +171,12 @@ class BodyParts:
     """Joins the parts of bodies, which come interleaved."""
 
     def __init__(self) -> None:
-        self._bodies: dict[int, PartialBody] = {}
+        self._bodies: dict[int, _PartialBody] = {}
 
     def add(self, message: ControlRequest | ControlReply) -> bytes | None:
         """The whole body, once its last part is there. Raises InvalidMessage once for a body that is too long, and
         drops its later parts: they must not be joined to a shorter body."""
-        body = self._bodies.setdefault(message.id, PartialBody())
+        body = self._bodies.setdefault(message.id, _PartialBody())
         if message.last:
             del self._bodies[message.id]
         was_refused = body.size > MAX_BODY_BYTES

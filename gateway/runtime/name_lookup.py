@@ -16,19 +16,19 @@ from typing import TypeAlias
 from gateway.runtime.own_thread import run_in_own_thread
 from gateway.runtime.tasks import BackgroundTasks
 
-Address: TypeAlias = tuple[
+ResolvedAddress: TypeAlias = tuple[
     socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int]
 ]
 """As `socket.getaddrinfo` gives them."""
 
-Resolve = Callable[[str, int], list[Address]]
+Resolve = Callable[[str, int], list[ResolvedAddress]]
 
 
 class LookupFailed(OSError):
     """The host has no address that could be found, or none yet as the process stops."""
 
 
-def resolve(host: str, port: int) -> list[Address]:
+def resolve(host: str, port: int) -> list[ResolvedAddress]:
     return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))  # type: ignore[arg-type]  # IPv6 is built in.
 
 
@@ -36,9 +36,9 @@ class NameLookups:
     def __init__(self, tasks: BackgroundTasks, resolve: Resolve = resolve) -> None:
         self._tasks = tasks
         self._resolve = resolve
-        self._running: dict[tuple[str, int], asyncio.Task[list[Address] | LookupFailed]] = {}
+        self._running: dict[tuple[str, int], asyncio.Task[list[ResolvedAddress] | LookupFailed]] = {}
 
-    async def addresses(self, host: str, port: int) -> list[Address]:
+    async def addresses(self, host: str, port: int) -> list[ResolvedAddress]:
         """At least one. Raises LookupFailed."""
         with suppress(socket.gaierror, UnicodeError):
             # An address needs no name server, and so no thread.
@@ -57,7 +57,7 @@ class NameLookups:
             raise LookupFailed(str(found))
         return found
 
-    async def _look_up(self, host: str, port: int) -> list[Address] | LookupFailed:
+    async def _look_up(self, host: str, port: int) -> list[ResolvedAddress] | LookupFailed:
         """A failure is a result: when all who asked have given up, no caller is left to take an exception."""
         try:
             return await run_in_own_thread("name lookup", lambda: self._resolve(host, port))

@@ -1,9 +1,14 @@
-"""Whose answer is read on next, where upstreams send faster than one turn of the event loop should pass on.
+"""Whose answer goes on next, where upstreams send faster than one turn of the event loop should pass on.
+
+A request that begins takes some turns: the store, the upstream and the client each have one. So turns have to stay
+short, however many streams are open: after PASSED_BYTES a piece is not passed on at once, but waits here for the next
+turn. What is counted is what comes between two that wait, not what comes in a turn, whose beginning would have to be
+noted each time: where there is little to do, one of many pieces waits, for a moment.
 
 An upstream at full speed always has more. Read to its end at once, one answer would keep every other request waiting;
 two hundred of them would, even if each turn of the event loop took but one read of each. So an answer that has more
-comes here after each read, with what that read took to be passed on. In each turn they go on in rotation, as far as
-the last read of each says that the turn stays within TURN_S.
+comes here after each read, too, with what that read took to be passed on. In each turn they go on in rotation, as far
+as the last read of each says that the turn stays within TURN_S.
 
 What takes longer than COSTLY_S by a single read, such as ten thousand events of a byte, waits in a line of its own:
 one goes on at a time, and after it none other of these for PAUSE times as long as it took. A team that sends only
@@ -22,6 +27,11 @@ TURN_S = 0.0005
 """What answers at full speed may take of one turn: a request of another caller needs some ten of them. The turn itself
 costs about a tenth of that."""
 
+PASSED_BYTES = 32_768
+PIECE_BYTES = 256
+"""What is passed on at once in a turn, and what a piece counts for beside its own bytes: some seventy single events, or
+two full reads, which take less time together."""
+
 COSTLY_S = 0.002
 """A read of ordinary events takes a quarter of that."""
 
@@ -39,6 +49,9 @@ class RelayQueue:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
+        self.left = PASSED_BYTES
+        """How many bytes may still be passed on at once. Who passes a piece on takes them off; a piece for which none
+        are left waits."""
         self._cheap: deque[_Waiting] = deque()
         self._costly: deque[_Waiting] = deque()
         self._costly_from = 0.0
@@ -59,9 +72,9 @@ class RelayQueue:
             self._await_pause()
 
     def _next_turn(self) -> None:
-        self._turn = None
+        self._turn, self.left = None, PASSED_BYTES
         left_s, waiting = TURN_S, len(self._cheap)
-        while waiting and left_s > 0:
+        while waiting and left_s > 0 and self.left > 0:
             waiting -= 1
             one = self._cheap.popleft()
             left_s -= one.cost_s

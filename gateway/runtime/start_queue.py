@@ -31,7 +31,7 @@ LARGE_BYTES = 256 * 1024
 """A body of more takes about a millisecond to parse, or more."""
 
 PAUSE_S_PER_BYTE = 3 * 2.5e-9
-"""After a large body: three times what a plain one of this size takes (docs/performance.md)."""
+"""After a large body: three times what it takes to parse a plain one of this size."""
 
 RETRY_MS = 1_000
 

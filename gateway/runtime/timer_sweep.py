@@ -1,4 +1,5 @@
-"""The timers of what there are thousands of: each open stream has two, for its silence and for its upstream's.
+"""The timers of what there are thousands of: each open stream has three, for its silence, for its upstream's and for
+the next request of its connection.
 
 A timer of the event loop takes half a KiB, in five objects. Here those that expire at about the same time share one.
 For this a time is rounded up, by a sixteenth of what there is to wait at most, and by no more than STEP_S.

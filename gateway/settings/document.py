@@ -25,7 +25,7 @@ MAX_VALUES = 1_000_000
 _NULLS = {"", "~", "null"}
 _FORBIDDEN = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue002-\ufffd\U00010000-\U0010ffff]")
 """What YAML does not allow (YAML 1.2, production 1, except for DEL), and the marks of references."""
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml where it is there: nine times as fast, and 10,000 keys are 40,000 lines of events."""
 
 
@@ -131,7 +131,7 @@ class _Composer:
     whole before it can be named: a tree can neither contain itself nor be large without being counted."""
 
     def __init__(self, text: str) -> None:
-        self._next_event: Callable[[], Any] = _LOADER(text).get_event
+        self._next_event: Callable[[], Any] = LOADER(text).get_event
         self._anchors: dict[str, Node] = {}
 
     def document(self) -> Node:

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from gateway.settings.base_section import BaseSection
 from gateway.settings.diagnostics import looks_like_secret
+from gateway.settings.document import LOADER
 from gateway.settings.interpolation import HiddenReferences
 from gateway.settings.models import Settings
 
@@ -30,7 +31,6 @@ _MARKS = re.compile("[\ue000\ue001]")
 
 _USER = re.compile(r"(?<=://)[^/@\s]*@")
 _QUERY = re.compile(r"\?.+", re.DOTALL)
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _WIDTH = 120
 
@@ -65,7 +65,7 @@ class _Redaction:
         self._hidden_names = 0
         marked = self._references.hide(_MARKS.sub("", text))
         try:
-            self._root = yaml.compose(marked, Loader=_LOADER)
+            self._root = yaml.compose(marked, Loader=LOADER)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             place = f" in line {mark.line + 1}" if mark else ""

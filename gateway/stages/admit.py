@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isinf
 
+import msgspec
+
 from gateway.core.errors import LimitRefusal
 from gateway.core.estimate import Estimates, least_tokens
 from gateway.core.exchange import Exchange
 from gateway.core.input_size import InputSize
 from gateway.core.limit_status import refusal_error
+from gateway.core.limits import Limit
+from gateway.core.refused_requests import RefusedRequest
 from gateway.core.request import ParsedRequest
 from gateway.core.reservation import OUTPUT_SHARE_FLOOR, AdmissionRequest, Refusal, Reservation
 from gateway.core.snapshot import MILLION, ChargeRules
@@ -26,19 +30,31 @@ ANSWER_AFTER_THINKING = 1_024
 
 
 def ask(
-    exchange: Exchange, parsed: ParsedRequest, estimates: Estimates, counters: Counters, user: str
-) -> AdmissionRequest:
-    """What `admit` is to ask the store; `user` is the end user whose counters are charged. Raises a LimitRefusal where
-    the store repeats one."""
+    exchange: Exchange,
+    parsed: ParsedRequest,
+    estimates: Estimates,
+    counters: Counters,
+    user: str,
+    before: RefusedRequest | None = None,
+) -> None:
+    """Find what the request asks of its limits, `exchange.asked`; `user` is the end user whose counters are charged,
+    `before` what is kept of a request like it. Raises a LimitRefusal where the store repeats one."""
     binding = parsed.binding
     estimator = exchange.estimator = estimates.of(binding.caller.team, binding.model.name)
-    exchange.estimated_input = estimator.input_tokens(parsed.input_size)
-    request = admission_request(exchange, parsed, estimator.output_tokens(), user)
-    repeated = counters.repeated_refusal(request)
+    entered = exchange.estimated_input = estimator.input_tokens(parsed.input_size)
+    expected = estimator.output_tokens()
+    limits = binding.limits_for(user) if user else binding.limits
+    if before is None or not before.asks_the_same(limits, entered, expected):
+        asked = admission_request(exchange, parsed, limits, expected)
+    else:
+        asked = before.asked
+    exchange.asked = asked
+    repeated = counters.repeated_refusal(asked)
     if repeated is not None:
         exchange.store_seconds = 0.0
         raise _refused(exchange, parsed, repeated)
-    return request
+    if before is not None:
+        exchange.asked = msgspec.structs.replace(asked, id=exchange.id)
 
 
 async def admit(
@@ -57,8 +73,10 @@ def _refused(exchange: Exchange, parsed: ParsedRequest, refusal: Refusal) -> Lim
     return refusal_error(refusal, parsed.binding.headers, parsed.thinking_budget if needs_budget else 0)
 
 
-def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int, user: str) -> AdmissionRequest:
-    """What the request needs: its input and the output that it may produce, at every limit that binds it."""
+def admission_request(
+    exchange: Exchange, parsed: ParsedRequest, limits: tuple[Limit, ...], expected: int
+) -> AdmissionRequest:
+    """What the request needs: its input and the output that it may produce, at every limit that binds it, `limits`."""
     binding, entered = parsed.binding, exchange.estimated_input
     most, least, choices = most_output(parsed, entered, expected), parsed.least_output, parsed.choices
     if least > most or not parsed.endpoint.cap_paths:
@@ -69,7 +87,6 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int, 
         enough = parsed.thinking_budget + ANSWER_AFTER_THINKING
     if enough < least:
         enough = least
-    limits = binding.limits_for(user) if user else binding.limits
     rules = binding.rules_for(parsed.tier, entered, parsed.units)
     fixed, per_output = input_charges(rules, entered, parsed.input_size), rules.per_output
     if len(fixed) > len(limits):

@@ -1,7 +1,8 @@
 """Relay: passes the upstream's bytes to the client as they come, while a tally counts.
 
-What has come whole is given as one, by a plain call. A piece of a stream goes from socket to socket inside one
-callback; the coroutine only waits for the end. A slow client pauses the upstream's socket, so little is ever held.
+What has come whole is given as one, by a plain call. A piece of a stream goes to the client's connection inside the
+callback that brought it; the coroutine only waits for the end. A slow client pauses the upstream's socket, so little is
+ever held.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ from typing import Protocol
 
 from gateway.core.request import BodyTail
 from gateway.core.snapshot import Upstream
+from gateway.runtime.relay_queue import PIECE_BYTES
 from gateway.upstream.client_options import READ_BYTES, ClientOptions
 from gateway.upstream.contract import FailureReason
 from gateway.upstream.deadlines import Deadlines
@@ -106,7 +107,6 @@ class Connection(asyncio.BufferedProtocol):
     """A protocol for `loop.create_connection`."""
 
     __slots__ = (
-        "_cost_s",
         "_deadlines",
         "_expires_at",
         "_fileno",
@@ -120,6 +120,7 @@ class Connection(asyncio.BufferedProtocol):
         "_options",
         "_owner",
         "_read_buffer",
+        "_relays",
         "_response",
         "_state",
         "_transport",
@@ -127,6 +128,7 @@ class Connection(asyncio.BufferedProtocol):
         "_upload",
         "closed",
         "congested",
+        "cost_s",
         "sink",
     )
 
@@ -139,6 +141,7 @@ class Connection(asyncio.BufferedProtocol):
         self._owner = owner
         self._options = options
         self._read_buffer = options.read_buffer
+        self._relays = options.relays
         self._framing = Framing(options.body_pieces)
         self._deadlines = Deadlines(upstream.timeouts, 0.0)
         self._state = _IDLE
@@ -150,12 +153,13 @@ class Connection(asyncio.BufferedProtocol):
         self._idle_until = 0.0
         self._expires_at = math.inf
         self._unsent = 0
-        self._cost_s = 0.0
         self._is_reused = False
         self._is_reading_paused = self._gives_way = False
         self.closed = False
         self.congested = False
         """Whether the upstream has not taken all that was written."""
+        self.cost_s = 0.0
+        """What it took to pass on the last piece that was read at full speed, or that waited."""
 
     def begin(self, head: bytes, body: bytes, rest: BodyTail | None, began: float) -> ResponseStream:
         """Send a request, whose total time `began` then, in monotonic seconds; `rest` follows `body` and is sent while
@@ -163,7 +167,7 @@ class Connection(asyncio.BufferedProtocol):
         Raises StaleConnection."""
         if self.closed:
             raise StaleConnection
-        response = self._response = ResponseStream(self._name, self, self._options.relays)
+        response = self._response = ResponseStream(self._name, self, self._relays)
         self._state = _HELD
         self._framing.expect_response()
         self._deadlines.begin(began)
@@ -266,17 +270,25 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         sink = self.sink
-        if sink is None or nbytes == READ_BYTES:
+        if sink is None:
             self._take(nbytes)
             return
-        # As most is: a little of a stream whose reader keeps up.
-        framing = self._framing
+        # As most is: of a stream whose reader keeps up.
+        framing, relays = self._framing, self._relays
         piece = framing.feed(self._read_buffer[nbytes])
         if piece:
-            self._deadlines.since = monotonic()
-            sink(piece)
+            self._deadlines.since = now = monotonic()
+            relays.left -= nbytes + PIECE_BYTES
+            if relays.left > 0:
+                sink(piece)
+                if nbytes == READ_BYTES:
+                    self.cost_s = monotonic() - now
+            elif self._response is not None:
+                self._response.hold(piece, self)
         if framing.complete or framing.fault:
             self._end_exchange(monotonic())
+        elif nbytes == READ_BYTES:
+            self._give_way()
 
     def _take(self, nbytes: int) -> None:
         """What has been read, whatever is done with it."""
@@ -290,7 +302,7 @@ class Connection(asyncio.BufferedProtocol):
         if piece:
             if self._state is _RECEIVING:
                 self._deadlines.since = now
-                (self.sink or response.feed)(piece)
+                response.feed(piece)
             elif self._state is _HELD:
                 self._refuse_unrequested()
                 return
@@ -299,7 +311,7 @@ class Connection(asyncio.BufferedProtocol):
         if framing.complete or framing.fault:
             self._end_exchange(now)
         elif nbytes == READ_BYTES:
-            self._cost_s = monotonic() - now
+            self.cost_s = monotonic() - now
             self._give_way()
 
     def eof_received(self) -> None:
@@ -331,7 +343,7 @@ class Connection(asyncio.BufferedProtocol):
     def _await_turn(self) -> None:
         if not self._gives_way:
             self._gives_way = True
-            self._options.relays.wait(self._read_on, self._cost_s)
+            self._relays.wait(self._read_on, self.cost_s)
 
     def _read_on(self) -> None:
         self._gives_way = False

@@ -61,19 +61,19 @@ class HealthChecks:
 
     async def _repeat(self, check: HealthCheck) -> None:
         while True:
-            is_healthy = await self._ask(check)
-            if is_healthy is not None:
-                self._health.checked(check.upstream, is_healthy, self._clock.monotonic())
+            problem = await self._ask(check)
+            if problem is not None:
+                self._health.checked(check.upstream, problem, self._clock.monotonic())
             await asyncio.sleep(check.every_s * self._dice.uniform(1 - JITTER, 1 + JITTER))
 
-    async def _ask(self, check: HealthCheck) -> bool | None:
-        """Whether the upstream is healthy; None where that is not known now."""
+    async def _ask(self, check: HealthCheck) -> str | None:
+        """How the check failed, in a word or a status; empty if the upstream is healthy, None if it cannot be known."""
         try:
             async with asyncio.timeout(min(check.every_s, TIMEOUT_S)):
                 status, _ = await fetch(self._client, check.upstream, check.path)
         except TimeoutError:
-            return False
+            return "timeout"
         except UpstreamError as error:
             # That requests use all connections says nothing about the upstream's health.
-            return None if outcome_of_error(error) is Outcome.NEUTRAL else False
-        return None if status == 429 else 200 <= status < 300
+            return None if outcome_of_error(error) is Outcome.NEUTRAL else error.outcome
+        return None if status == 429 else "" if 200 <= status < 300 else str(status)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.core.content_coding import CodingDamaged, CodingUnknown, ContentDecoder, codings_of
 from gateway.core.errors import UpstreamBroke, UpstreamUnreachable
-from gateway.runtime.relay_queue import RelayQueue
+from gateway.runtime.relay_queue import PIECE_BYTES, RelayQueue
 from gateway.upstream.contract import FailureReason
 
 if TYPE_CHECKING:  # A connection makes its response stream, which controls it in turn.
@@ -95,6 +95,14 @@ class ResponseStream:
         self._buffer.put(piece)
         if self._callback is not None or self._buffer.size > HELD_BYTES:
             self._deliver()
+
+    def hold(self, piece: bytes, connection: Connection) -> None:
+        """Let a piece wait that could go to the reader, because this turn of the event loop has passed on enough. What
+        comes behind it waits, too, most of it in the socket."""
+        self._buffer.put(piece)
+        self._yields = True
+        connection.sink = None
+        self._relays.wait(self._go_on, connection.cost_s)
 
     def complete(self) -> None:
         """The message has ended as its framing says. The connection serves others from here on."""
@@ -194,20 +202,19 @@ class ResponseStream:
                 connection.resume_reading()
 
     def _hand_over(self) -> None:
-        left, began = TURN_BYTES, 0.0
-        if type(self._buffer) is not PlainBuffer or self._buffer.size > TURN_BYTES:
-            began = monotonic()  # Only what is more than one turn's is timed.
+        left, began = TURN_BYTES, monotonic()
         while self._callback is not None and not (self._paused or self._yields):
             piece = self._buffer.get()
             if not piece:
-                return
+                break
             self._callback(piece)
-            if not self._buffer.size:
-                return
             left -= len(piece)
-            if left <= 0:
+            if left <= 0 and self._buffer.size:
                 self._yields = True
                 self._relays.wait(self._go_on, monotonic() - began)
+        self._relays.left -= TURN_BYTES - left + PIECE_BYTES
+        if self._connection is not None:
+            self._connection.cost_s = monotonic() - began
 
     def _go_on(self) -> None:
         self._yields = False

@@ -137,7 +137,14 @@ def _upstream_object(seen: UpstreamStatus, snapshot: ConfigSnapshot, now: float,
     every = {model.name: model for model in snapshot.models.values()}.values()
     serves = [model.name for model in every if any(target.upstream.name == seen.name for target in model.targets)]
     circuits = [_circuit_object(each, now, began_ms) for each in seen.models]
-    return {"name": seen.name, "up": seen.up, "in_flight": seen.in_flight, "models": serves, "circuits": circuits}
+    return {
+        "name": seen.name,
+        "up": seen.up,
+        "failed_checks": dict(seen.failed_checks),
+        "in_flight": seen.in_flight,
+        "models": serves,
+        "circuits": circuits,
+    }
 
 
 def _circuit_object(seen: ModelStatus, now: float, began_ms: float) -> JsonObject:

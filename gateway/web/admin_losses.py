@@ -7,7 +7,6 @@ this moment. While the store is out, the process that is asked reports what it h
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -27,7 +26,7 @@ from gateway.core.losses import (
     with_unsaved,
 )
 from gateway.core.parameters import refuse_unknown
-from gateway.core.requests_in_flight import ProcessQuestion
+from gateway.core.requests_in_flight import ProcessQuestion, understood
 from gateway.core.time_format import rfc3339
 from gateway.identity.requests import AdministrationRequest, nothing_at, refuse_method
 from gateway.store.contract import LossStore, ProcessCalls
@@ -139,7 +138,7 @@ class LossAdministration:
             answered = await self._calls.ask_processes(_ENCODER.encode(ProcessQuestion(about=LIST)))
         except StoreUnavailable:
             return self._without_store().as_json()
-        processes = {reply.id: reply for reply in _understood(answered.replies)}
+        processes = {reply.id: reply for reply in understood(answered.replies, _REPLY)}
         if self._here is not None:
             here = self._here()
             processes.setdefault(here.id, here)
@@ -183,12 +182,3 @@ class LossAdministration:
 def _of_class(kinds: Sequence[JsonObject], loss_class: LossClass) -> JsonObject:
     """The sums of the kinds of a class."""
     return {span: sum(kind[span] for kind in kinds if kind["class"] == loss_class) for span in ("last_day", "total")}
-
-
-def _understood(replies: Sequence[bytes]) -> list[ProcessLosses]:
-    """The replies without those of gateways of another version, which do not know the question."""
-    found: list[ProcessLosses] = []
-    for reply in replies:
-        with suppress(msgspec.DecodeError):
-            found.append(_REPLY.decode(reply))
-    return found

@@ -7,8 +7,7 @@ in the process that was asked, and says that this is not all.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -24,6 +23,7 @@ from gateway.core.requests_in_flight import (
     ProcessReply,
     RequestInFlight,
     in_flight_object,
+    understood,
 )
 from gateway.identity.contract import AuditEntry
 from gateway.identity.requests import AdministrationRequest, nothing_at, refuse_method
@@ -167,25 +167,18 @@ class RequestAdministration:
             if self._answer_here is None:
                 raise
             problem = "The store does not answer: only the process that was asked is shown."
-        understood = list(_understood(replies))
-        by_process = {reply.id: reply for reply in understood}
+        answers = understood(replies, _REPLY)
+        by_process = {reply.id: reply for reply in answers}
         if self._answer_here is not None:
             own = _REPLY.decode(self._answer_here(packed))
             # What was cancelled is in the first reply alone.
             by_process.setdefault(own.id, own)
-        silent = asked - len(understood)
+        silent = asked - len(answers)
         if silent > 0:
             problem = f"{silent} of {asked} gateway processes did not answer in time: their requests are missing here."
         found = [LocatedRequest(reply.process, each) for reply in by_process.values() for each in reply.requests]
         processes = {"asked": max(asked, len(by_process)), "answered": len(by_process)}
         return _Asked(found, sum(reply.total for reply in by_process.values()), processes, problem)
-
-
-def _understood(replies: Iterable[bytes]) -> Iterator[ProcessReply]:
-    """The replies without those of gateways of another version that have a different form."""
-    for reply in replies:
-        with suppress(msgspec.DecodeError):
-            yield _REPLY.decode(reply)
 
 
 def _unknown(request_id: str, asked: _Asked) -> str:

@@ -138,6 +138,7 @@ _RECORD = an_object(
     process=TEXT,
     explanation=a_list(TEXT),
 )
+_REASONS = {"type": "object", "additionalProperties": COUNT}
 _CIRCUIT = an_object(
     model=TEXT,
     state={"enum": ["closed", "open", "half_open", "recovering"]},
@@ -146,10 +147,17 @@ _CIRCUIT = an_object(
     wait_s=AMOUNT,
     next_try_at=or_null(TIME),
     opened_at=or_null(TIME),
-    why={"type": "object", "additionalProperties": COUNT},
+    why=_REASONS,
     cooling=a_list(an_object(team=TEXT, until=TIME)),
 )
-_UPSTREAM = an_object(name=TEXT, up=FLAG, in_flight=COUNT, models=a_list(TEXT), circuits=a_list(_CIRCUIT))
+_UPSTREAM = an_object(
+    name=TEXT,
+    up=FLAG,
+    failed_checks=_REASONS,
+    in_flight=COUNT,
+    models=a_list(TEXT),
+    circuits=a_list(_CIRCUIT),
+)
 _LOSS = an_object(
     **{
         "kind": {"enum": list(LOSSES)},

@@ -45,6 +45,7 @@ class BodyMemory:
         """The bytes that the large bodies of each team hold."""
         self._waiting: dict[str, list[_WaitingBody]] = {}
         """The waiting bodies by team, the next team first."""
+        self._numbers = count(1)
         self._beyond = 0
         """The number of the body that may grow beside its team's share, 0 for none."""
 
@@ -64,6 +65,10 @@ class BodyMemory:
         self.held_bytes -= size
         if self._waiting:
             self._let_in()
+
+    def number(self) -> int:
+        """The number of a further large body: higher than of all that came before."""
+        return next(self._numbers)
 
     async def take(self, team: str, number: int, size: int, *, grows: bool = False) -> None:
         """Take this much for a large body, or wait for it. Bodies with lower numbers came first. Raises Overloaded."""
@@ -150,15 +155,14 @@ class _WaitingBody(NamedTuple):
 class HeldBytes:
     """The share that one request's body takes of a `BodyMemory`, counted for `team`."""
 
-    team = ""
-    _numbers = count(1)
     _number = 0
     _small_bytes = 0
     _bytes = 0
     _used = 0
 
-    def __init__(self, memory: BodyMemory) -> None:
+    def __init__(self, memory: BodyMemory, team: str) -> None:
         self._memory = memory
+        self._team = team
 
     def add_small(self, size: int) -> bool:
         """Note the whole of a body that has come. Whether it is small, and there is memory for it."""
@@ -185,7 +189,7 @@ class HeldBytes:
         spare = min(self._bytes, self._bytes + self._small_bytes - self._used)
         if spare > 0:
             self._bytes -= spare
-            self._memory.give_back(self.team, spare)
+            self._memory.give_back(self._team, spare)
 
     def release(self) -> None:
         """Give back all of it."""
@@ -194,13 +198,13 @@ class HeldBytes:
         if small:
             self._memory.give_back_small(small)
         if large:
-            self._memory.release(self.team, self._number, large)
+            self._memory.release(self._team, self._number, large)
 
     async def _take(self, size: int, *, grows: bool = False) -> None:
         if size <= 0:
             return
-        self._number = self._number or next(self._numbers)
-        await self._memory.take(self.team, self._number, size, grows=grows)
+        self._number = self._number or self._memory.number()
+        await self._memory.take(self._team, self._number, size, grows=grows)
         self._bytes += size
 
 

@@ -13,6 +13,10 @@ shares its connections, that would be another client's request. So a connection 
 that body's end is seen to have no trailers. It is not kept if the next request came right behind the chunks, and
 neither after a request for another protocol, whose rest the parser reads where it cannot be watched.
 
+Behind a request to go on with a protocol that it does not know, as h2c, the parser drops what was received with it.
+That is the next request (RFC 9110, section 7.8), and is served. Where it is not certain where that begins, the
+connection ends with the answer, so that the client sends it again.
+
 A client that reads nothing of what was written for it is disconnected after a while, whether its answer is complete or
 not.
 """
@@ -67,6 +71,8 @@ _END_BYTES = len(_END_OF_CHUNKS)
 _LAST = slice(-_END_BYTES, None)
 """As many bytes at the end of what was received."""
 
+_END_OF_HEAD = b"\r\n\r\n"
+
 _LINGER_S = 5.0
 """How long a client that is refused within its body may send on, so that it reads why before the connection is closed:
 as nginx has it (`lingering_timeout`). What it sends is dropped unread."""
@@ -100,12 +106,14 @@ class HttpConnection(web.RequestHandler):
     _served: ClientRequest | None = None
     _chunked_content: StreamReader | None = None
     """The chunked body, of the request that is served, that is coming."""
-    _bytes_of_it = 0
+    _chunked_bytes = 0
     _body: StreamReader | None = None
     """Of the newest request that was parsed, until its end: from there on a head is received."""
     _is_chunked = False
     """Whether that body is in chunks."""
     _head_bytes = 0
+    _upgrade_left = 0
+    """Bytes that are still to come of a request for another protocol."""
     _received_last = b""
     """As many bytes as `_END_OF_CHUNKS` has."""
 
@@ -188,8 +196,8 @@ class HttpConnection(web.RequestHandler):
             heads, changes_protocol, _ = parser.feed_data(data)
         except HttpProcessingError as error:
             heads, changes_protocol = self._unparsed(error), False
-        self._received_last = (data if len(data) >= _END_BYTES else self._received_last + data)[_LAST]
         if heads:
+            self._add_dropped(heads, data, is_known=changes_protocol)
             self._head_bytes = 0
             self._waiting.extend(heads)
             if len(self._waiting) >= self._max_msg_queue_size and not (self._buffer_paused or self._close):
@@ -201,6 +209,7 @@ class HttpConnection(web.RequestHandler):
                 self._is_chunked = isinstance(message, RawRequestMessage) and message.chunked
         else:
             self._measure_head(len(data))
+        self._received_last = (data if len(data) >= _END_BYTES else self._received_last + data)[_LAST]
         if body is not None and body.is_eof():
             body = None
             if changes_protocol or (self._is_chunked and self._received_last != _END_OF_CHUNKS):
@@ -209,6 +218,34 @@ class HttpConnection(web.RequestHandler):
         if self._chunked_content is not None:
             self._judge_framing(self._chunked_content, len(data))
         self._serve()
+
+    def _add_dropped(self, heads: list[_Head], data: bytes, *, is_known: bool) -> None:
+        """Add the requests that the parser has dropped behind one for a protocol that it does not know. Only of one
+        that begins the connection it is certain where it ends. Another one is the last, if anything may be behind it,
+        and so is a second one."""
+        message, content = heads[-1]
+        if is_known or not (isinstance(message, RawRequestMessage) and message.upgrade):
+            return
+        parser = self._parser
+        assert parser is not None, "the connection is open"
+        begins, size = not self._received_last and not self._head_bytes and len(heads) == 1, len(data)
+        if message.chunked:
+            end = data.find(_END_OF_CHUNKS) + _END_BYTES if content.is_eof() else 0
+        else:
+            begin = size - len(data.lstrip(b"\r\n"))  # Line ends may be in front of a head.
+            end = data.find(_END_OF_HEAD, begin) + len(_END_OF_HEAD) + int(message.headers.get("content-length", 0))
+            self._upgrade_left = 0 if content.is_eof() else end - size
+        if len(heads) == 1 and end >= size:
+            return
+        if begins and content.is_eof() and not message.chunked:
+            try:
+                heads += parser.feed_data(data[end:])[0]
+            except HttpProcessingError as error:
+                heads += self._unparsed(error)
+            message, content = heads[-1]
+            if not (isinstance(message, RawRequestMessage) and message.upgrade):
+                return
+        heads[-1] = message._replace(should_close=True), content
 
     def _unparsed(self, error: HttpProcessingError) -> list[_Head]:
         """What is in the place of a head where the bytes are no HTTP; nothing within a body, which it ends."""
@@ -233,7 +270,7 @@ class HttpConnection(web.RequestHandler):
             if message.should_close:
                 self.is_last_answer = True
             if message.chunked and not content.is_eof():
-                self._chunked_content, self._bytes_of_it = content, 0
+                self._chunked_content, self._chunked_bytes = content, 0
             parser = self._parser
             assert parser is not None, "the connection is open"
             parser.message_consumed()
@@ -284,7 +321,7 @@ class HttpConnection(web.RequestHandler):
                 await self._drop_rest(request.content)
         except ConnectionError:
             self.force_close()
-        except Exception as defect:  # noqa: BLE001 # As in `_serve`.
+        except Exception as defect:  # noqa: BLE001 # As in `_handle`.
             self._fail(request, defect)
         except BaseException:
             self.force_close()
@@ -364,16 +401,20 @@ class HttpConnection(web.RequestHandler):
 
     def _judge_framing(self, content: StreamReader, size: int) -> None:
         """So many bytes more of the chunked body of the request that is served now."""
-        self._bytes_of_it += size
+        self._chunked_bytes += size
         if content.is_eof():
             self._chunked_content = None
-        elif self._bytes_of_it > _FRAMING_BYTES + _FRAMING_SHARE * content.total_bytes:
+        elif self._chunked_bytes > _FRAMING_BYTES + _FRAMING_SHARE * content.total_bytes:
             self._chunked_content = None
             content.set_exception(RequestPayloadError("its chunks are mostly framing"))
 
     def _measure_head(self, size: int) -> None:
         """So many bytes more, of a head that has not ended unless they are of a body."""
         if self._body is not None:
+            if self._upgrade_left:
+                self._upgrade_left -= size
+                if self._upgrade_left < 0:
+                    self.is_last_answer = True
             return
         self._head_bytes += size
         if self._head_bytes <= _UNFINISHED_HEAD_BYTES:

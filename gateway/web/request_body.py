@@ -66,8 +66,7 @@ class ClientBody:
     def _held(self) -> HeldBytes:
         """The memory of a body that was not available."""
         if self._holds is None:
-            self._holds = HeldBytes(self._memory)
-            self._holds.team = self.team
+            self._holds = HeldBytes(self._memory, self.team)
         return self._holds
 
     def available(self) -> bytes | None:

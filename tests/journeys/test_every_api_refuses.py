@@ -154,6 +154,7 @@ async def test_a_refusal_has_the_types_of_its_api(api: Api) -> None:
     }
     assert told[429].json["limit"]["meter"] == "requests"
     assert told[429].headers["x-should-retry"] == "false"
+    assert told[401].headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize("api", APIS, ids=name_of)

@@ -92,6 +92,8 @@ async def test_checks_find_a_sick_upstream_before_a_request_does() -> None:
         async with whole_gateway(sick.base_url, well.base_url, upstreams=upstreams, admin=ADMIN) as gateway:
             while (await upstreams_seen(gateway))["up1"]["up"]:
                 continue
+            seen = await upstreams_seen(gateway)
+            assert (sum(seen["up1"]["failed_checks"].values()), seen["up2"]["failed_checks"]) == (3, {})
             assert (await gateway.chat()).status == 200
             assert well.truth.total.completed == 1
 

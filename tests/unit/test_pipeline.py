@@ -32,7 +32,7 @@ from gateway.core.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
-from gateway.core.estimate import Estimates
+from gateway.core.estimate import OUTPUT_AT_FIRST, Estimates
 from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
 from gateway.core.reservation import (
@@ -228,14 +228,59 @@ def with_whole(body: bytes) -> IncomingRequest:
 )
 async def test_what_is_refused_without_waiting_has_its_answer_at_once(body: bytes, kind: type[GatewayError]) -> None:
     whole = Whole()
-    of = limit()
-    whole.store.repeated = Refusal(LimitStatus(of, of.amount, 0, 0, 0), 1, RefusalReason.SPENT, 500, NOW_MS)
+    whole.store.repeated = spent()
     request = with_whole(body)
     assert whole.pipeline.answer(request, whole.client) is None
     (exchange,) = whole.recorded
     assert type(whole.client.error) is type(exchange.error) is kind
     assert (exchange.status, whole.store.asked, whole.store.settled) == (kind.status, [], [])
     assert request.body.released  # type: ignore[attr-defined]  # It is a GivenBody.
+
+
+def spent() -> Refusal:
+    of = limit()
+    return Refusal(LimitStatus(of, of.amount, 0, 0, 0), 1, RefusalReason.SPENT, 500, NOW_MS)
+
+
+async def test_the_same_request_that_is_refused_again_is_read_once() -> None:
+    whole = Whole()
+    whole.store.repeated = spent()
+    for _ in range(3):
+        whole.pipeline.answer(with_whole(body_of()), Client())
+    first, *others = whole.recorded
+    assert [type(each.error) for each in whole.recorded] == [RateExceeded] * 3
+    assert [each.parsed is first.parsed and each.asked is first.asked for each in others] == [True, True]
+    assert [each.id for each in whole.recorded] == ["exchange-1", "exchange-2", "exchange-3"]
+
+
+async def test_what_was_learned_since_is_asked_by_the_same_request() -> None:
+    whole = Whole()
+    whole.store.repeated = spent()
+    whole.pipeline.answer(with_whole(body_of()), Client())
+    estimator = whole.pipeline.services.estimates.of(CALLER.team, MODEL.name)
+    estimator.begin_with(msgspec.structs.replace(estimator.learned, output=7))
+    whole.pipeline.answer(with_whole(body_of()), Client())
+    before, after = [each.asked for each in whole.recorded]
+    assert before is not None
+    assert after is not None
+    assert (before.likely, after.likely) == (OUTPUT_AT_FIRST, 7)
+
+
+async def test_the_same_requests_that_pass_after_a_refusal_have_nothing_in_common() -> None:
+    whole = Whole(*[stream(CHUNK, FINISH, USAGE, DONE) for _ in range(2)])
+    whole.store.repeated = spent()
+    body = body_of(stream=True)
+    whole.pipeline.answer(with_whole(body), Client())
+    whole.store.repeated = None
+    works = [whole.pipeline.answer(with_whole(body), Client()) for _ in range(2)]
+    await asyncio.gather(*map(done, works))
+    await whole.pipeline.wait_settled()
+    _, *passed = whole.recorded
+    assert [each.status for each in passed] == [200, 200]
+    assert [asked.id for asked in whole.store.asked] == ["exchange-2", "exchange-3"]
+    assert len({id(each.parsed) for each in passed}) == 2
+    assert len({outgoing.body for _, outgoing in whole.upstream.sent}) == 1
+    assert body[1:-1] in whole.upstream.sent[0][1].body
 
 
 async def test_what_has_come_whole_goes_its_whole_way() -> None:
@@ -250,8 +295,7 @@ async def test_what_a_limit_has_refused_while_it_waited_does_not_ask_the_store()
     works = [whole.pipeline.answer(with_whole(body_of()), Client()) for _ in range(PER_TURN + 2)]
     running = [asyncio.create_task(done(work)) for work in works]
     await asyncio.sleep(0)
-    of = limit()
-    whole.store.repeated = Refusal(LimitStatus(of, of.amount, 0, 0, 0), 1, RefusalReason.SPENT, 500, NOW_MS)
+    whole.store.repeated = spent()
     await asyncio.gather(*running)
     await whole.pipeline.wait_settled()
     assert len(whole.store.asked) == PER_TURN

@@ -23,13 +23,15 @@ _MOST = 1_024
 @dataclass(slots=True)
 class _Refused:
     """`place` is that of the limit that refused. `until_ms` is the store's time. `last` is the refusal as it was given
-    last: a flood asks for it several times in a millisecond."""
+    last, and `repeated` the request that it was given: a flood asks for it several times in a millisecond, and may ask
+    with the same object."""
 
     request: AdmissionRequest
     refusal: Refusal
     place: int
     until_ms: int
     last: Refusal
+    repeated: AdmissionRequest
 
 
 class RememberedRefusals:
@@ -49,8 +51,10 @@ class RememberedRefusals:
         if now_ms >= refused.until_ms or now_ms < known.at_ms:
             del self._by_limits[id(request.limits)]
             return None
-        if not _asks_no_less(request, refused.request, refused.place):
-            return None
+        if refused.repeated is not request:
+            if not _asks_no_less(request, refused.request, refused.place):
+                return None
+            refused.repeated = request
         if refused.last.at_ms == now_ms:
             return refused.last
         wait_ms = known.retry_after_ms
@@ -80,7 +84,9 @@ class RememberedRefusals:
             self._by_limits.clear()
         lasts_ms = min(refusal.retry_after_ms or REPEATED_MS, REPEATED_MS)
         place = _place_of(limit, request)
-        self._by_limits[id(request.limits)] = _Refused(request, refusal, place, refusal.at_ms + lasts_ms, refusal)
+        self._by_limits[id(request.limits)] = _Refused(
+            request, refusal, place, refusal.at_ms + lasts_ms, refusal, request
+        )
 
     def forget(self) -> None:
         """All of it: a grant has changed what is left."""

@@ -13,7 +13,7 @@ import pytest
 from gateway.core.errors import StoreUnavailable
 from gateway.core.reservation import Reservation
 from gateway.core.store_url import read_store_url
-from gateway.runtime.name_lookup import Address, NameLookups
+from gateway.runtime.name_lookup import NameLookups, ResolvedAddress
 from gateway.runtime.name_lookup import resolve as resolve_really
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.in_redis import RedisStore
@@ -189,7 +189,7 @@ async def test_a_server_is_reached_while_the_names_of_others_hang() -> None:
     """The loop's own look-ups share two threads."""
     freed = threading.Event()
 
-    def resolve(host: str, port: int) -> list[Address]:
+    def resolve(host: str, port: int) -> list[ResolvedAddress]:
         if host != "redis.example":
             freed.wait()
         return resolve_really("127.0.0.1", port)

@@ -84,26 +84,30 @@ async def test_an_upstream_that_is_sick_goes_down_and_comes_up_again(
 
 
 @pytest.mark.parametrize(
-    "sick",
+    ("sick", "why"),
     [
-        [hears, resets],
-        [hears, says(plain(b"{}", status=b"404 Not Found"))],
-        [hears, says(plain(b"{}", status=b"401 No"))],
+        ([hears, resets], "hung_up"),
+        ([hears, says(plain(b"{}", status=b"404 Not Found"))], "404"),
+        ([hears, says(plain(b"{}", status=b"401 No"))], "401"),
     ],
     ids=["resets", "no such path", "no such key"],
 )
 async def test_whatever_is_no_good_answer_is_sick(
-    checks: HealthChecks, ward: Ward, play: Play, sick: list[Step]
+    checks: HealthChecks, ward: Ward, play: Play, sick: list[Step], why: str
 ) -> None:
     server = await play(sick * 20, *[sick] * 20)
-    checks.keep([HealthCheck(server.upstream(), "/health", OFTEN_S)])
+    upstream = server.upstream()
+    checks.keep([HealthCheck(upstream, "/health", OFTEN_S)])
     await ward.changes_to("down")
+    assert ward.health.view([upstream], monotonic())[0].failed_checks == {why: 3}
 
 
 async def test_an_upstream_that_does_not_answer_is_sick(checks: HealthChecks, ward: Ward, play: Play) -> None:
     server = await play(*[[hears, sees_the_client_leave]] * 5)
-    checks.keep([HealthCheck(server.upstream(), "/health", OFTEN_S)])
+    upstream = server.upstream()
+    checks.keep([HealthCheck(upstream, "/health", OFTEN_S)])
     await ward.changes_to("down")
+    assert ward.health.view([upstream], monotonic())[0].failed_checks == {"timeout": 3}
 
 
 async def test_a_busy_upstream_is_not_sick(checks: HealthChecks, ward: Ward, play: Play) -> None:

@@ -109,9 +109,9 @@ async def test_a_reload_that_one_worker_does_not_answer_is_not_reported_as_done(
         await divided.admin_api(AdminRequest("POST", "/admin/v1/reload"))
 
 
-def upstreams(*circuits: dict[str, Any], up: bool = True, in_flight: int = 0) -> bytes:
-    data = [{"name": "spare", "up": up, "in_flight": in_flight, "models": ["m"], "circuits": list(circuits)}]
-    return response(200, json.dumps({"data": data, "next": None}).encode())
+def upstreams(*circuits: dict[str, Any], up: bool = True, in_flight: int = 0, **failed_checks: int) -> bytes:
+    seen = {"name": "spare", "up": up, "failed_checks": failed_checks, "in_flight": in_flight, "models": ["m"]}
+    return response(200, json.dumps({"data": [{**seen, "circuits": list(circuits)}], "next": None}).encode())
 
 
 def circuit(state: str, **fields: Any) -> dict[str, Any]:
@@ -132,6 +132,11 @@ async def test_a_circuit_that_is_open_in_one_worker_is_shown_with_its_number() -
     )
     assert (seen["up"], seen["in_flight"]) == (False, 5)
     assert seen["circuits"] == [circuit("closed") | {"workers": [1]}, opened | {"workers": [3]}]
+
+
+async def test_checks_that_fail_in_several_workers_are_counted_together() -> None:
+    (seen,) = await shown({1: upstreams(timeout=3), 2: upstreams(), 3: upstreams(timeout=1, not_reached=2)})
+    assert seen["failed_checks"] == {"timeout": 4, "not_reached": 2}
 
 
 async def test_circuits_in_the_same_state_are_one_entry() -> None:

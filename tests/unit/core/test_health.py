@@ -255,14 +255,14 @@ def test_the_wait_is_that_of_the_first_that_may_be_asked(health: Health) -> None
 def test_checks_that_agree_take_a_whole_upstream_down_and_up_again(health: Health, noticed: Noticed) -> None:
     health.begin(TARGET, 0).ended(Outcome.SUCCEEDED, 0)
     for _ in range(DOWN_AFTER_CHECKS - 1):
-        health.checked(HERE, is_healthy=False, now=0)
+        health.checked(HERE, problem="503", now=0)
     assert health.share(TARGET, 0) == 1.0
-    health.checked(HERE, is_healthy=False, now=0)
+    health.checked(HERE, problem="503", now=0)
     assert (health.share(TARGET, 0), health.share(OTHER_MODEL, 0)) == (0.0, 0.0)
     assert health.share(ELSEWHERE, 0) == 1.0
     assert health.wait_s([TARGET], 0) == 1.0
     for _ in range(UP_AFTER_CHECKS):
-        health.checked(HERE, is_healthy=True, now=0)
+        health.checked(HERE, problem="", now=0)
     assert health.share(TARGET, 0) == pytest.approx(FIRST_SHARE)
     assert noticed.steps == [
         ("here", "", "up", "down"),
@@ -274,14 +274,24 @@ def test_checks_that_agree_take_a_whole_upstream_down_and_up_again(health: Healt
 def test_one_check_between_that_disagrees_begins_the_count_anew(health: Health) -> None:
     for _ in range(10):
         for _ in range(DOWN_AFTER_CHECKS - 1):
-            health.checked(HERE, is_healthy=False, now=0)
+            health.checked(HERE, problem="503", now=0)
         assert health.share(TARGET, 0) == 1.0
-        health.checked(HERE, is_healthy=True, now=0)
+        health.checked(HERE, problem="", now=0)
+
+
+def test_an_upstream_that_is_down_has_the_reasons_of_its_last_checks(health: Health, noticed: Noticed) -> None:
+    for problem in ("503", "503", "timeout", "timeout"):
+        health.checked(HERE, problem, now=0)
+    assert health.view([HERE], 0)[0].failed_checks == {"503": 1, "timeout": 2}
+    for _ in range(UP_AFTER_CHECKS):
+        health.checked(HERE, problem="", now=0)
+    assert health.view([HERE], 0)[0].failed_checks == {}
+    assert [change.failed_checks for change in noticed] == [{"503": 2, "timeout": 1}, {}]
 
 
 def test_an_upstream_that_is_no_longer_checked_is_not_held_down(health: Health) -> None:
     for _ in range(DOWN_AFTER_CHECKS):
-        health.checked(HERE, is_healthy=False, now=0)
+        health.checked(HERE, problem="503", now=0)
     health.unchecked(HERE)
     assert health.share(TARGET, 0) == 1.0
 

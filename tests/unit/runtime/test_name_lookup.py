@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.runtime.name_lookup import Address, LookupFailed, NameLookups, resolve
+from gateway.runtime.name_lookup import LookupFailed, NameLookups, ResolvedAddress, resolve
 from gateway.runtime.tasks import BackgroundTasks
 
 
@@ -18,7 +18,7 @@ class FakeNames:
         self.asked: list[str] = []
         self.freed = threading.Event()
 
-    def resolve(self, host: str, port: int) -> list[Address]:
+    def resolve(self, host: str, port: int) -> list[ResolvedAddress]:
         self.asked.append(host)
         if host.startswith("hanging"):
             self.freed.wait()
@@ -73,7 +73,7 @@ async def test_an_address_is_not_looked_up(tasks: BackgroundTasks) -> None:
     [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long"), RuntimeError("no threads")],
 )
 async def test_each_who_asked_gets_the_failure(tasks: BackgroundTasks, error: Exception) -> None:
-    def fail(host: str, port: int) -> list[Address]:
+    def fail(host: str, port: int) -> list[ResolvedAddress]:
         raise error
 
     lookups = NameLookups(tasks, fail)

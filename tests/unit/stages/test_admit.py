@@ -27,15 +27,16 @@ def asked(*limits: Limit, model: Model = MODEL, expected: int = OUTPUT_AT_FIRST,
     caller = msgspec.structs.replace(CALLER, limits=limits)
     exchange, parsed = exchange_of(body_of(**members), model=model, caller=caller)
     exchange.estimated_input = INPUT
-    return admission_request(exchange, parsed, expected, parsed.user)
+    return admission_request(exchange, parsed, parsed.binding.limits_for(parsed.user), expected)
 
 
 async def admitted(
     exchange: Exchange, parsed: ParsedRequest, store: Ledgers, estimates: Estimates | None = None
 ) -> Reservation:
     """What the request is given by the store, as the pipeline asks it."""
-    asked = ask(exchange, parsed, estimates or Estimates(), store, parsed.user)
-    return await admit(exchange, parsed, asked, store)
+    ask(exchange, parsed, estimates or Estimates(), store, parsed.user)
+    assert exchange.asked is not None
+    return await admit(exchange, parsed, exchange.asked, store)
 
 
 def amount(of: Limit, **members: Any) -> int:
@@ -85,7 +86,11 @@ def test_what_a_tools_model_may_take_is_held_by_quotas(meter: Meter, per: Per, m
         exchange, parsed = exchange_of(body_of(max_tokens=50), caller=caller)
         exchange.estimated_input = INPUT
         parsed = msgspec.structs.replace(parsed, consulted=consulted)
-        return admission_request(exchange, parsed, OUTPUT_AT_FIRST, parsed.user).charges[0].amount(50)
+        return (
+            admission_request(exchange, parsed, parsed.binding.limits_for(parsed.user), OUTPUT_AT_FIRST)
+            .charges[0]
+            .amount(50)
+        )
 
     assert held(Consultation(0, "opus", ADVISOR, uses=3, tokens=40)) == held() + more
 
@@ -135,7 +140,7 @@ def test_units_that_a_request_asks_for_are_reserved(path: str, members: dict[str
     caller = msgspec.structs.replace(CALLER, limits=(limit(Meter.USD, Per.DAY),))
     exchange, parsed = exchange_of(body_of(**members), model=model, caller=caller, endpoint=ENDPOINTS[path])
     exchange.estimated_input = 0
-    (charge,) = admission_request(exchange, parsed, 0, parsed.user).charges
+    (charge,) = admission_request(exchange, parsed, parsed.binding.limits_for(parsed.user), 0).charges
     assert (charge.fixed, charge.per_output) == (micro_dollars, 0)
 
 
@@ -220,7 +225,7 @@ def test_an_answer_without_tokens_reserves_none() -> None:
     talkative = msgspec.structs.replace(MODEL, max_output_tokens=32_768)
     exchange, parsed = exchange_of(body_of(input="text"), endpoint=embeddings, model=talkative)
     exchange.estimated_input = INPUT
-    ask = admission_request(exchange, parsed, 500, parsed.user)
+    ask = admission_request(exchange, parsed, parsed.binding.limits_for(parsed.user), 500)
     assert (ask.likely, ask.most, ask.least) == (0, 0, 0)
 
 
@@ -228,9 +233,9 @@ def test_a_request_that_names_no_user_is_not_charged_at_the_limits_of_one() -> N
     rate = limit(Meter.TOKENS, Per.MINUTE)
     caller = msgspec.structs.replace(CALLER, limits=(rate,), user_limits=(limit(Meter.USD, Per.DAY),))
     exchange, parsed = exchange_of(body_of(), caller=caller)
-    (charge,) = admission_request(exchange, parsed, 200, "").charges
+    (charge,) = admission_request(exchange, parsed, parsed.binding.limits_for(""), 200).charges
     assert charge.limit == rate
-    assert len(admission_request(exchange, parsed, 200, "ann").charges) == 2
+    assert len(admission_request(exchange, parsed, parsed.binding.limits_for("ann"), 200).charges) == 2
 
 
 @pytest.mark.parametrize(("characters", "charged"), [(8, 50), (100_000, INPUT)])

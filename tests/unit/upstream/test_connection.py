@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from itertools import pairwise
 from time import monotonic
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import UpstreamBroke, UpstreamTimedOut
 from gateway.core.snapshot import Timeouts, Upstream
+from gateway.runtime.relay_queue import PASSED_BYTES, PIECE_BYTES
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.client_options import READ_BYTES, SHORT_READ_BYTES, ClientOptions, ReadBuffer
 from gateway.upstream.connection import Connection, StaleConnection
@@ -116,6 +118,10 @@ class Wire:
         self.socket.set_protocol(self.connection)
         self.connection.connection_made(self.socket)
 
+    def may_pass_on(self, size: int) -> None:
+        """So many bytes, in this turn of the event loop."""
+        self._client.relays.left = size
+
     def hears(self) -> ResponseStream:
         return self.connection.begin(b"POST / HTTP/1.1\r\n\r\n", b"{}", None, monotonic())
 
@@ -137,8 +143,15 @@ def first_of(stream: bytes) -> int:
     return stream.index(b"\r\n\r\n") + 4 + 10
 
 
-@given(stream=st.sampled_from(STREAMS), at=cuts, rests=st.lists(st.booleans(), min_size=1, max_size=20))
-def test_any_splitting_and_any_pauses_hand_over_the_same_bytes(stream: bytes, at: list[int], rests: list[bool]) -> None:
+flags = st.lists(st.booleans(), min_size=1, max_size=20)
+
+
+@given(stream=st.sampled_from(STREAMS), at=cuts, rests=flags, full=flags)
+def test_any_splitting_and_any_pauses_hand_over_the_same_bytes(
+    stream: bytes, at: list[int], rests: list[bool], full: list[bool]
+) -> None:
+    """Also where the turn of the event loop that brings a piece has passed on enough."""
+
     async def scenario() -> None:
         upstream = Wire()
         begin = first_of(stream)
@@ -152,6 +165,7 @@ def test_any_splitting_and_any_pauses_hand_over_the_same_bytes(stream: bytes, at
 
         answer.deliver_to(take)
         for turn, piece in enumerate(split(stream[begin:], at)):
+            upstream.may_pass_on(0 if full[turn % len(full)] else PASSED_BYTES)
             upstream.says(piece)
             paused = rests[turn % len(rests)]
             (answer.pause if paused else answer.resume)()
@@ -167,8 +181,10 @@ def test_any_splitting_and_any_pauses_hand_over_the_same_bytes(stream: bytes, at
     asyncio.run(scenario())
 
 
-@given(stream=st.sampled_from(STREAMS), at=cuts, cut=st.integers(1, 10_000))
-def test_wherever_it_is_cut_what_came_is_a_beginning_and_no_end(stream: bytes, at: list[int], cut: int) -> None:
+@given(stream=st.sampled_from(STREAMS), at=cuts, cut=st.integers(1, 10_000), full=flags)
+def test_wherever_it_is_cut_what_came_is_given_and_no_end(
+    stream: bytes, at: list[int], cut: int, full: list[bool]
+) -> None:
     async def scenario() -> None:
         upstream = Wire()
         begin = first_of(stream)
@@ -176,12 +192,16 @@ def test_wherever_it_is_cut_what_came_is_a_beginning_and_no_end(stream: bytes, a
         pieces: list[bytes] = []
         answer.deliver_to(pieces.append)
         rest = stream[begin:]
-        for piece in split(rest[: len(rest) - 1 - cut % len(rest)], at):
+        said = rest[: len(rest) - 1 - cut % len(rest)]
+        for turn, piece in enumerate(split(said, at)):
+            upstream.may_pass_on(0 if full[turn % len(full)] else PASSED_BYTES)
             upstream.says(piece)
         upstream.connection.eof_received()
         with pytest.raises(UpstreamBroke):
             await answer.finished()
         assert TEXT.startswith(b"".join(pieces))
+        if b"content-length" in stream:
+            assert b"".join(pieces) == TEXT[: begin + len(said) - stream.index(TEXT)]
         assert not upstream.socket.is_open
         assert upstream.shelf.free == []
 
@@ -290,6 +310,71 @@ async def test_an_answer_that_is_costly_to_pass_on_leaves_others_more_than_it_ta
     assert not upstream.socket.is_read
     while not upstream.socket.is_read:
         await asyncio.sleep(0)
+    assert monotonic() - left >= 0.02
+    answer.abandon()
+
+
+async def test_a_turn_passes_on_so_much_and_the_next_ones_go_on_in_rotation() -> None:
+    upstreams = [Wire()]
+    upstreams += [Wire(upstreams[0]) for _ in range(199)]
+    passed: list[bytes] = []
+    answers = [each.begins(CHUNKED + b"\r\n1\r\na\r\n") for each in upstreams]
+    await asyncio.sleep(0)
+    for answer in answers:
+        answer.deliver_to(lambda piece: None)
+        answer.deliver_to(passed.append)
+    upstreams[0].may_pass_on(PASSED_BYTES)
+    for number, each in enumerate(upstreams):
+        each.says(b"200\r\n%512d\r\n" % number)
+    begun, counts = len(passed), []
+    while len(passed) < len(upstreams):
+        counts.append(len(passed))
+        await asyncio.sleep(0)
+    assert counts[0] == begun > 10
+    # The rest at the same pace, and one more in each turn: what begins with one is done with it.
+    most = PASSED_BYTES // (512 + PIECE_BYTES) + 1
+    assert all(after - before <= most for before, after in pairwise([0, *counts, len(passed)]))
+    assert [int(piece) for piece in passed] == list(range(200))
+    assert all(each.socket.is_read for each in upstreams)
+    for answer in answers:
+        answer.abandon()
+
+
+async def test_what_waits_for_its_turn_holds_back_what_comes_behind_it() -> None:
+    upstream = Wire()
+    answer = upstream.begins(CHUNKED + b"\r\n1\r\na\r\n")
+    pieces: list[bytes] = []
+    answer.deliver_to(pieces.append)
+    upstream.may_pass_on(0)
+    upstream.says(b"1\r\nb\r\n")
+    assert (pieces, upstream.socket.is_read) == ([b"a"], True)
+    upstream.may_pass_on(PASSED_BYTES)
+    upstream.says(b"1\r\nc\r\n")
+    assert (pieces, upstream.socket.is_read) == ([b"a"], False)
+    while not upstream.socket.is_read:
+        await asyncio.sleep(0)
+    assert pieces == [b"a", b"b", b"c"]
+    upstream.says(b"1\r\nd\r\n")
+    assert pieces == [b"a", b"b", b"c", b"d"]
+    answer.abandon()
+
+
+async def test_what_is_costly_to_pass_on_waits_longer_however_little_is_read_of_it() -> None:
+    upstream = Wire()
+    answer = upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
+    sizes: list[int] = []
+
+    def take(piece: bytes) -> None:
+        sizes.append(len(piece))
+        _work(0.01)
+
+    answer.deliver_to(take)
+    upstream.may_pass_on(0)
+    upstream.says(b"x" * 20)
+    left = monotonic()
+    while len(sizes) < 2:
+        await asyncio.sleep(0)
+    assert sizes == [10, 20]
     assert monotonic() - left >= 0.02
     answer.abandon()
 

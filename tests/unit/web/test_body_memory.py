@@ -21,9 +21,7 @@ async def waiting_for(memory: BodyMemory, size: int, *, team: str = "a", number:
 
 
 def body_of(memory: BodyMemory, team: str = "a") -> HeldBytes:
-    held = HeldBytes(memory)
-    held.team = team
-    return held
+    return HeldBytes(memory, team)
 
 
 async def test_one_body_may_have_all_of_it_whatever_its_team() -> None:

@@ -26,7 +26,7 @@ class StalledFile(BytesIO):
 
 
 def spool_into(file: IO[bytes]) -> DiskSpool:
-    return DiskSpool(HeldBytes(BodyMemory(1024 * 1024)), lambda: file)
+    return DiskSpool(HeldBytes(BodyMemory(1024 * 1024), "a"), lambda: file)
 
 
 async def test_a_tail_has_what_was_written_before_it() -> None:

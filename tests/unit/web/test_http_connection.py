@@ -144,6 +144,47 @@ def test_nothing_is_served_behind_a_request_for_another_protocol(
     assert connected.client.is_closed
 
 
+_UPGRADE = b"host: g\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
+IGNORED_UPGRADES = (
+    b"GET /upgrade HTTP/1.1\r\n" + _UPGRADE + b"\r\n",
+    b"\r\n\r\nGET /upgrade HTTP/1.1\r\n" + _UPGRADE + b"\r\n",
+    b"POST /upgrade HTTP/1.1\r\n" + _UPGRADE + b"content-length: 6\r\n\r\n{\r\n\r\n}",
+    b"POST /upgrade HTTP/1.1\r\n" + _UPGRADE + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    b"POST /upgrade HTTP/1.1\r\n" + _UPGRADE + b"content-length: 300000\r\n\r\n" + b"x" * 300_000,
+)
+
+
+@pytest.mark.parametrize("upgrade", IGNORED_UPGRADES[:3], ids=["GET", "blank lines", "body"])
+async def test_what_follows_an_upgrade_that_is_ignored_is_served(upgrade: bytes) -> None:
+    connected = _Connected()
+    await connected.receive([upgrade + LATER + LATER, LATER])
+    assert [path for path, *_ in connected.served] == ["/upgrade", "/later", "/later", "/later"]
+    assert not connected.client.is_closed
+
+
+@pytest.mark.parametrize("upgrade", IGNORED_UPGRADES[:3], ids=["GET", "blank lines", "body"])
+@given(at=cuts)
+def test_a_connection_is_kept_behind_an_upgrade_that_is_ignored(upgrade: bytes, at: list[int]) -> None:
+    head = upgrade.index(b"\r\n\r\n", 4) + 4
+    connected = asyncio.run(_served([upgrade[:head], *split(upgrade[head:], at)], [LATER]))
+    assert [path for path, *_ in connected.served] == ["/upgrade", "/later"]
+
+
+@given(st.lists(st.sampled_from([*IGNORED_UPGRADES, LATER, CHUNKED + b"0\r\n\r\n"]), max_size=5), cuts)
+def test_no_request_is_lost_on_a_connection_that_is_kept(requests: list[bytes], at: list[int]) -> None:
+    connected = asyncio.run(_served_or_closed(split(b"".join(requests), at)))
+    sent = [request.split()[1].decode() for request in requests]
+    served = [path for path, *_ in connected.served]
+    assert served == sent[: len(served)]
+    assert len(served) == len(sent) or (served and connected.client.is_closed)
+
+
+async def _served_or_closed(pieces: Sequence[bytes]) -> _Connected:
+    connected = _Connected()
+    await connected.receive([*pieces, b""])
+    return connected
+
+
 @given(at=cuts)
 def test_a_connection_is_kept_after_chunks_without_trailers(at: list[int]) -> None:
     connected = asyncio.run(_served(split(CHUNKED + b"0\r\n\r\n", at), [LATER], split(CHUNKED + b"0\r\n\r\n", at)))

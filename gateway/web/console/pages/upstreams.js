@@ -27,6 +27,8 @@ function outcomes(samples, name) {
 // A number alone, beside a count, reads as another count.
 const named = (outcome) => (/^\d{3}$/.test(outcome) ? `HTTP ${outcome}` : outcome);
 
+const counted = (reasons) => Object.entries(reasons).map(([reason, n]) => `${n} × ${named(reason)}`).join(", ");
+
 const toneOf = (outcome) => (/^2/.test(outcome) ? "s1" : /^(4(?!29)|abandoned|stale)/.test(outcome) ? "s0" : "");
 
 function Upstream({ upstream, samples, minutes }) {
@@ -35,6 +37,7 @@ function Upstream({ upstream, samples, minutes }) {
   const cooling = upstream.circuits.flatMap((circuit) => circuit.cooling.map((each) => ({ ...each, model: circuit.model })));
   return html`<${Card} title=${upstream.name} data-row=${upstream.name} tools=${html`<span class="small muted"><span data-column="in_flight" data-value=${upstream.in_flight}>${format.count(upstream.in_flight)}</span> in flight</span><${UpstreamState} upstream=${upstream} />`}>
     <div class="stack">
+      ${Object.keys(upstream.failed_checks).length > 0 && html`<p class="small warn">Its health checks fail: ${counted(upstream.failed_checks)}.</p>`}
       <div class="row"><span class="muted small">Serves</span><${Chips} of=${upstream.models} none="no model" /></div>
       <div class="grid2">
         <div><h3>Circuits</h3>
@@ -65,7 +68,7 @@ function Circuits({ circuits }) {
         ${circuit.key && html`<span class="small muted">for key <a href=${`#/keys?id=${circuit.key}`}>${circuit.key}</a> alone</span>`}
         ${circuit.workers && circuit.state !== "closed" && html`<span class="small muted">in worker ${circuit.workers.join(", ")}</span>`}</div>
       ${circuit.state !== "closed" && html`<div class="small muted">${standing(circuit).map((each, place) => [place > 0 && ", ", each])}</div>`}
-      ${Object.keys(circuit.why).length > 0 && html`<div class="small">${circuit.state === "closed" ? html`last opened <${Time} at=${circuit.opened_at} />, after ` : "before it opened: "}${Object.entries(circuit.why).map(([reason, n]) => `${n} × ${named(reason)}`).join(", ")}</div>`}
+      ${Object.keys(circuit.why).length > 0 && html`<div class="small">${circuit.state === "closed" ? html`last opened <${Time} at=${circuit.opened_at} />, after ` : "before it opened: "}${counted(circuit.why)}</div>`}
     </li>`)}</ul>`;
 }
 
