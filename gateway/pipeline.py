@@ -39,7 +39,7 @@ from gateway.core.traces import RequestTrace
 from gateway.identity.contract import KEY_ID_DIGITS, CallerDirectory
 from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
-from gateway.stages.admit import admit, ask
+from gateway.stages.admit import admitted, ask
 from gateway.stages.authenticate import (
     authenticate,
     credentials_in,
@@ -253,7 +253,7 @@ class Pipeline:
         now = services.clock.monotonic
         began = now()
         try:
-            exchange.reservation = await admit(exchange, parsed, asked, services.store)
+            exchange.reservation = admitted(exchange, parsed, await services.store.admit(asked))
         finally:
             exchange.store_seconds = now() - began
         if parsed.creates is not None:

@@ -20,7 +20,7 @@ _HEADINGS = ("upstream", "is", "in flight", "model", "circuit", "share", "next t
 @demo_option
 @json_option
 def upstreams(config: str, demo: str | None, as_json: bool) -> None:
-    """Show each model server's health, and why it is down or its circuits opened.
+    """Show each model server's health, and the reasons for it.
 
     The command asks the running gateway at its admin listener. A row is one model of one upstream; models that no
     request has asked for are not listed. Each worker decides for itself: a row names the workers whose state it shows.

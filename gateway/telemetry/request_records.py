@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from gateway.core.clock import Clock
-from gateway.core.errors import CallerError, ClientGone, GatewayError, UpstreamRefused
+from gateway.core.errors import CallerError, ClientGone, GatewayError, KeyUnknown, UpstreamRefused
 from gateway.core.exchange import Exchange
 from gateway.core.header_rules import UPSTREAM_ID_HEADERS, first_of
 from gateway.core.limits import Limit
@@ -161,7 +161,15 @@ def _error_of(x: Exchange) -> RecordedError | None:
         return RecordedError(failure.code, failure.blame)
     param = error.param if error.param and _PARAM.fullmatch(error.param) else ""
     message = error.message if _is_gateways_own(error) else ""
-    return RecordedError(failure.code, failure.blame, message, param, error.retry_after_ms or 0)
+    return RecordedError(
+        failure.code,
+        failure.blame,
+        message,
+        param,
+        error.retry_after_ms or 0,
+        x.refused_key,
+        refused_because=error.why if isinstance(error, KeyUnknown) else "",
+    )
 
 
 def _is_gateways_own(error: GatewayError) -> bool:
