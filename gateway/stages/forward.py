@@ -117,8 +117,7 @@ async def forward(
         exchange.target = target
         exchange.attempt = attempt = services.routing.health.begin(target, began, caller)
         try:
-            begun = await services.client.send(target.upstream, outgoing)
-            response = _begun(exchange, parsed, target, begun, now())
+            response = _begun(exchange, parsed, target, await services.client.send(target.upstream, outgoing), now())
             if not (response.is_whole and response.kind is _JSON) and not _is_collected(response, parsed):
                 await _wait_collected(exchange, parsed, response, now)
             if response.status >= 400 or target.upstream.redactor is not None:
