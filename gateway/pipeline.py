@@ -39,7 +39,7 @@ from gateway.core.traces import RequestTrace
 from gateway.identity.contract import KEY_ID_DIGITS, CallerDirectory
 from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
-from gateway.stages.admit import admit, ask
+from gateway.stages.admit import admitted, ask
 from gateway.stages.authenticate import (
     authenticate,
     credentials_in,
@@ -252,7 +252,7 @@ class Pipeline:
         assert caller is not None and parsed is not None and asked is not None, "what is asked is read"  # noqa: PT018
         began = services.clock.monotonic()
         try:
-            exchange.reservation = await admit(exchange, parsed, asked, services.store)
+            exchange.reservation = admitted(exchange, parsed, await services.store.admit(asked))
         finally:
             exchange.store_seconds = services.clock.monotonic() - began
         if parsed.creates is not None:
