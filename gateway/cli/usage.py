@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -13,8 +14,14 @@ from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option, settings_or_end
 from gateway.cli.output import Row, csv_option, json_option, show_csv_objects, show_json, table, team_option
 from gateway.cli.reports import report_or_end
+from gateway.core.issuers import JWT_IDS
 from gateway.finance.focus import FOCUS_COLUMNS, GROUPED_BY, focus_rows
+from gateway.settings.diagnostics import closest
+from gateway.settings.models import Settings
 from gateway.store.ledger import GROUPS
+
+_KEY_ID = re.compile(f"[0-9a-f]{{12}}|{JWT_IDS}[0-9a-f]{{8}}")
+"""Of a key, and of the tokens of an identity provider whose bearers may do the same."""
 
 _HEADINGS = {
     "requests": "requests",
@@ -109,6 +116,31 @@ def usage(
         _show_table(report, groups)
     if "month" in report and not as_json:
         _say_whether_final(report["month"])
+    if not report["rows"] and demo is None:
+        for hint in hints_at_names(query, settings):
+            click.echo(hint, err=True)
+
+
+def hints_at_names(query: Mapping[str, str | None], settings: Settings) -> Iterator[str]:
+    """Of the names that a report without rows was to be of, what is wrong with those that the configuration does not
+    have. They are no error: the ledger still has the teams, models and upstreams of earlier configurations."""
+    aliases = {alias: name for name, model in settings.models.items() for alias in model.aliases}
+    known: dict[str, Collection[str]] = {
+        "team": settings.teams,
+        "model": settings.models,
+        "upstream": settings.upstreams,
+    }
+    for what, names in known.items():
+        name = query[what]
+        if not name or name in names:
+            continue
+        if what == "model" and name in aliases:
+            yield f"{name!r} is another name of the model {aliases[name]!r}, under which its usage is."
+        else:
+            meant = closest(name, names)
+            yield f"The configuration has no {what} {name!r}." + (f" Did you mean {meant}?" if meant else "")
+    if (key := query["key"]) and not _KEY_ID.fullmatch(key):
+        yield f"{key!r} is not the id of a key: `gateway keys list` shows the ids."
 
 
 def _refuse_beside_focus(context: click.Context) -> None:

@@ -30,9 +30,9 @@ _RESPONSIBLE = {
 
 _WHAT_HAPPENED = {
     "missing_api_key": "It came without a key.",
-    "invalid_api_key": "Its key is not known, or revoked or disabled, or may not be used from this address.",
+    "invalid_api_key": "Its key or token is not valid here.",
     "expired_api_key": "Its key or token has expired.",
-    "model_not_found": "It asked for a model that is unknown, or that its key may not use.",
+    "model_not_found": "It asked for a model that is unknown, or that its key may not use. Its log line names it.",
     "unknown_url": "It asked for a path that the gateway does not have: the client's base URL is probably wrong.",
     "method_not_allowed": "It used a method that the path does not take.",
     "invalid_json": "Its body is not valid JSON.",
@@ -48,6 +48,31 @@ _WHAT_HAPPENED = {
     "internal_error": "The gateway itself failed: this is a defect. Its log has the place, under this request id.",
 }
 """Where the gateway's own message is not kept, since it may quote the request or the upstream."""
+
+_WHY_NOT_VALID = {
+    "unknown": "There is no such key, or it was revoked.",
+    "disabled": "Its key is disabled.",
+    "network": "Its key may not be used from the address that it came from.",
+    "several": "It came with several keys, and they differ.",
+    "malformed": "What it sent as a key is neither 'Bearer KEY' nor a token that can be read.",
+    "token": "It signed in to a page with a token: only a key is taken there.",
+    "token_size": "Its token is too long.",
+    "token_header": "Its token has a header that is not accepted.",
+    "token_issuer": "Its token is of an issuer that 'jwt' does not have.",
+    "token_algorithm": "Its token is signed with an algorithm that 'jwt' does not accept.",
+    "token_key": "Its token is signed with a key that its issuer does not publish.",
+    "token_signature": "The signature of its token is not valid.",
+    "token_audience": "Its token is meant for another service: see 'audience' of 'jwt' and the token's claim 'aud'.",
+    "token_not_valid_yet": "Its token is not valid yet, or the clocks of its issuer and of the gateway differ.",
+    "token_claim": "Its token lacks a claim, or one of them is not valid.",
+    "token_user": "Its token does not say whose it is: see 'user' of 'jwt'.",
+    "token_team": "Its token is valid, but belongs to no team: see 'teams' and 'groups' of 'jwt'.",
+    "token_models": "Its token has a list of models that cannot be read: see 'models' of 'jwt'.",
+}
+"""By `refused_because`."""
+
+_OF_A_KEY = frozenset({"unknown", "disabled", "network"})
+"""Where 'gateway keys show' has more about what was sent."""
 
 
 def explained(record: RequestRecord) -> list[str]:
@@ -70,11 +95,17 @@ def _outcome(record: RequestRecord) -> Iterator[str]:
         return
     verb = "refused" if error.blame in (Blame.CALLER, Blame.POLICY) and error.code != "client_gone" else "not completed"
     yield f"The request was {verb}: status {record.status}, {error.code}."
-    yield (error.message or _WHAT_HAPPENED.get(error.code, "docs/errors.md says what this code means.")) + (
-        f" The field is {error.param}." if error.param else ""
-    )
+    yield _reason(error)
     if error.blame in _RESPONSIBLE:
         yield _RESPONSIBLE[Blame(error.blame)]
+
+
+def _reason(error: RecordedError) -> str:
+    if error.refused_because in _WHY_NOT_VALID:
+        key = f" Its id is {error.refused_key}." if error.refused_because in _OF_A_KEY and error.refused_key else ""
+        return _WHY_NOT_VALID[error.refused_because] + key
+    what = error.message or _WHAT_HAPPENED.get(error.code, "docs/errors.md says what this code means.")
+    return what + (f" The field is {error.param}." if error.param else "")
 
 
 def _who(record: RequestRecord) -> str:
@@ -233,6 +264,8 @@ def _error_object(error: RecordedError) -> dict[str, Any]:
         "message": error.message or None,
         "param": error.param or None,
         "retry_after_ms": error.retry_after_ms or None,
+        "refused_key": error.refused_key or None,
+        "refused_because": error.refused_because or None,
     }
 
 

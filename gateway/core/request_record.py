@@ -47,6 +47,10 @@ class RecordedError(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str = ""
     param: str = ""
     retry_after_ms: int = 0
+    refused_key: str = ""
+    """The id that the key or token has, or would have if it existed."""
+    refused_because: str = ""
+    """What `invalid_api_key` leaves open, in a word of docs/metrics.md."""
 
 
 class RequestRecord(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -188,7 +188,7 @@ def _unknown(request_id: str, asked: _Asked) -> str:
     if not asked.processes["asked"]:
         running = "No gateway process runs with this store"
     return (
-        f"No request {request_id[:128]!r} is known. {running}, and there is no record of it. The setting 'record' says"
-        " which requests have one and for how long; where very many are refused at once, some have none. The log has a"
-        " line of every request." + (f" {asked.problem}" if asked.problem else "")
+        f"No request {request_id[:128]!r} is known. {running}, and there is no record of it. Unless the setting"
+        " 'record' says otherwise, only requests that failed have one, for a day; where very many are refused at once,"
+        " some have none. The log has a line of every request." + (f" {asked.problem}" if asked.problem else "")
     )

@@ -104,7 +104,15 @@ _RECORD = an_object(
     at=TIME,
     status=COUNT,
     error=or_null(
-        an_object(code=TEXT, blame=TEXT, message=or_null(TEXT), param=or_null(TEXT), retry_after_ms=or_null(COUNT))
+        an_object(
+            code=TEXT,
+            blame=TEXT,
+            message=or_null(TEXT),
+            param=or_null(TEXT),
+            retry_after_ms=or_null(COUNT),
+            refused_key=or_null(TEXT),
+            refused_because=or_null(TEXT),
+        )
     ),
     team=or_null(TEXT),
     key=or_null(TEXT),

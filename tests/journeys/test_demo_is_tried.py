@@ -135,6 +135,7 @@ async def test_a_server_behind_the_proxy_of_the_environment_is_served() -> None:
     [
         (["--upstream", "somewhere"], 2, "base_url: must be an http:// or https:// URL"),
         (["--upstream", "http://127.0.0.1:1/v1"], 1, "http://127.0.0.1:1/v1 is not served: "),
+        (["--upstream", "http://127.0.0.1:1/"], 1, "Most servers have their API at http://127.0.0.1:1/v1."),
         (["--demo", "--listen", "somewhere"], 2, "listen: must be an address"),
         (["--demo", "--listen", "0.0.0.0:0"], 2, "teams.demo.keys[0]: is that of the demo, which is public"),
     ],

@@ -189,6 +189,20 @@ async def test_a_window_in_which_nothing_was_used_is_told_so(redis: RedisServer,
     assert (await operator.run("limits")).stdout == "There are no limits.\n"
 
 
+async def test_a_report_without_rows_says_which_name_may_be_wrong(redis: RedisServer, tmp_path: Path) -> None:
+    config = configuration("http://127.0.0.1:1/v1", store=store_at(redis, tmp_path), model={"aliases": ["oss"]})
+    operator = Operator(tmp_path / "gateway.yaml", config)
+    for option, name, hint in (
+        ("--team", "serch", "The configuration has no team 'serch'. Did you mean search?"),
+        ("--upstream", "zzz", "The configuration has no upstream 'zzz'."),
+        ("--model", "oss", "'oss' is another name of the model 'openai/gpt-oss-120b', under which its usage is."),
+        ("--key", "search-prod", "'search-prod' is not the id of a key: `gateway keys list` shows the ids."),
+        ("--team", "search", ""),
+    ):
+        told = await operator.run("usage", option, name)
+        assert (told.exit_code, told.stdout, told.stderr.strip()) == (0, "Nothing was used.\n", hint)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

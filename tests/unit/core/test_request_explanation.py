@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -117,6 +120,21 @@ def test_an_error_whose_message_is_not_kept_is_told_by_its_code(code: str, blame
     told = " ".join(explained(but(error=RecordedError(code, blame))))
     assert says in told
     assert "responsible" in told
+
+
+def test_a_key_that_is_refused_is_told_with_its_id_and_why() -> None:
+    error = RecordedError("invalid_api_key", Blame.CALLER, refused_key="0123456789ab", refused_because="disabled")
+    assert explained(but(status=401, error=error))[1] == "Its key is disabled. Its id is 0123456789ab."
+
+
+def test_every_word_for_a_key_or_token_that_is_refused_has_a_sentence_of_its_own() -> None:
+    places = [place for part in ("identity", "stages", "web") for place in Path("gateway", part).glob("*.py")]
+    words = {word for place in places for word in re.findall(r'why="([a-z_]+)"', place.read_text())}
+    words |= {"unknown", "disabled", "network"}
+    errors = [RecordedError("invalid_api_key", Blame.CALLER, refused_because=word) for word in words]
+    told = {explained(but(status=401, error=error))[1] for error in errors}
+    assert len(told) == len(words)
+    assert explained(but(error=RecordedError("invalid_api_key", Blame.CALLER)))[1] not in told
 
 
 def test_a_client_that_left_is_not_called_refused() -> None:

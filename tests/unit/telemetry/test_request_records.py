@@ -59,6 +59,14 @@ def test_the_policy_says_which_requests_have_a_record(requests: str, good: bool,
     assert bool(made.take()) == bad
 
 
+def test_the_record_of_a_key_that_is_refused_says_which_and_why() -> None:
+    x = refused(KeyUnknown("Disabled.", why="disabled"))
+    x.refused_key = "0123456789ab"
+    error = record_of(x).error
+    assert error is not None
+    assert (error.refused_key, error.refused_because) == ("0123456789ab", "disabled")
+
+
 def test_a_record_says_for_how_long_and_how_many_are_kept() -> None:
     kept = recorder().of(failed(ClientGone("Left.")))
     assert kept is not None
