@@ -39,7 +39,7 @@ from gateway.core.traces import RequestTrace
 from gateway.identity.contract import KEY_ID_DIGITS, CallerDirectory
 from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
-from gateway.stages.admit import admit, ask
+from gateway.stages.admit import admitted, ask
 from gateway.stages.authenticate import (
     authenticate,
     credentials_in,
@@ -250,11 +250,12 @@ class Pipeline:
             await self._ask_in_turn(known, exchange)
         caller, parsed, asked = exchange.caller, exchange.parsed, exchange.asked
         assert caller is not None and parsed is not None and asked is not None, "what is asked is read"  # noqa: PT018
-        began = services.clock.monotonic()
+        now = services.clock.monotonic
+        began = now()
         try:
-            exchange.reservation = await admit(exchange, parsed, asked, services.store)
+            exchange.reservation = admitted(exchange, parsed, await services.store.admit(asked))
         finally:
-            exchange.store_seconds = services.clock.monotonic() - began
+            exchange.store_seconds = now() - began
         if parsed.creates is not None:
             self._objects.begin(exchange)
         if parsed.stream:

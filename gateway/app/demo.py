@@ -6,6 +6,7 @@ import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from gateway.app.loaded_snapshot import LoadedSnapshot
 from gateway.app.snapshot_builder import loaded_snapshot, snapshot
@@ -95,7 +96,8 @@ async def _models_of(settings: Settings, url: str) -> list[str]:
         listed = await models_served(client, snapshot(settings).upstreams()[0])
     except UpstreamError as error:
         # The user who gave the URL knows the server by that, not by the name that it has in the settings.
-        raise UpstreamUnreachable(f"{url} is not served: {error.message}") from None
+        hint = "" if urlsplit(url).path.strip("/") else f" Most servers have their API at {url.rstrip('/')}/v1."
+        raise UpstreamUnreachable(f"{url} is not served: {error.message}{hint}") from None
     finally:
         await client.close()
     models = [model for model in listed if is_model_name(model)]

@@ -178,7 +178,7 @@ class Circuit:
                 self.is_closed, self._state = True, CircuitState.CLOSED
         if self._row:
             self._row.clear()
-        self._window.add(now, caller.key_id, failed=False)
+        self._window.ended(now, caller.key_id)
 
     def failed(
         self, turn: int, now: float, caller: Caller = ANYONE, reason: str = "", *, for_everyone: bool = False
@@ -192,7 +192,7 @@ class Circuit:
             return
         key = EVERYONE if for_everyone else caller.key_id
         self._row[key] += 1
-        self._window.add(now, key, failed=True)
+        self._window.ended(now, key).failed += 1
         self._last.append(_LastFailure(now, caller.key_id, reason))
         if state is CircuitState.CLOSED:
             self._rests = 0
@@ -273,7 +273,8 @@ class _FailureWindow:
         self._newest: dict[str, _Count] = {}
         self._newest_until = -math.inf
 
-    def add(self, now: float, key: str, *, failed: bool) -> None:
+    def ended(self, now: float, key: str) -> _Count:
+        """Count an attempt that has ended. What it counts in takes the failure, too, if it is one."""
         if now >= self._newest_until:
             self._newest, self._newest_until = {}, now + WINDOW_S / 6
             self._slots.append((now, self._newest))
@@ -283,8 +284,7 @@ class _FailureWindow:
             key = key if len(self._newest) < KEYS_IN_SLOT else EVERYONE
             count = self._newest.setdefault(key, _Count())
         count.ended += 1
-        if failed:
-            count.failed += 1
+        return count
 
     def has_others(self, key: str, now: float) -> bool:
         """Whether an attempt of another key has ended."""

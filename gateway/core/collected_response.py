@@ -17,45 +17,57 @@ from gateway.core.refusals import Fault
 from gateway.core.response import UpstreamResponse
 
 
-class CollectedResponse(UpstreamResponse):
-    """Gives what was collected first, then what the upstream still sends."""
+class CollectedResponse:
+    """Implements `UpstreamResponse`: gives what was collected first, then what the upstream still sends."""
 
-    kind: BodyKind | None = None
-    """What it is by its first bytes; None until they show it."""
-
-    is_stream = False
-    """Whether it is passed on as an event stream."""
-
-    is_whole = False
-    """Whether `body` is all of it."""
-
-    is_too_long = False
-    """Whether more has come than is to be collected."""
-
-    fault: Fault | None = None
-    """Whose fault the failure is that the status reports; None for a status below 400."""
-
-    _pieces: list[bytes]
-    _stream_redactor: StreamRedactor | None = None
-    _redacted_whole = 0
-    _size = 0
+    __slots__ = (
+        "_max_bytes",
+        "_pieces",
+        "_redacted_whole",
+        "_redactor",
+        "_response",
+        "_size",
+        "_stream_redactor",
+        "fault",
+        "first_byte_at",
+        "headers",
+        "is_stream",
+        "is_too_long",
+        "is_whole",
+        "kind",
+        "sent_at",
+        "status",
+    )
 
     def __init__(self, response: UpstreamResponse, max_bytes: int, redactor: Redactor | None = None) -> None:
         self._response = response
         self._redactor = redactor
         self.status, self.headers = response.status, response.headers
         self.sent_at, self.first_byte_at = response.sent_at, response.first_byte_at
+        self.kind: BodyKind | None = None
+        """What it is by its first bytes; None until they show it."""
+        self.is_stream = False
+        """Whether it is passed on as an event stream."""
+        self.is_whole = False
+        """Whether `body` is all of it."""
+        self.is_too_long = False
+        """Whether more has come than is to be collected."""
+        self.fault: Fault | None = None
+        """Whose fault the failure is that the status reports; None for a status below 400."""
+        self._stream_redactor: StreamRedactor | None = None
+        self._redacted_whole = 0
         if redactor is not None:
             self.headers, self._redacted_whole = redactor.headers(response.headers)
         body = response.available()
         if body is not None:
             # Of what is whole no piece has to be redacted by itself.
-            self._pieces = [body]
+            self._pieces: list[bytes] = [body]
             self.kind = kind_of(body)
             self.is_whole = True
             return
         self._max_bytes = max_bytes
         self._pieces = []
+        self._size = 0
         if redactor is not None:
             self._stream_redactor = StreamRedactor(redactor, self._take)
         self._deliver_to(self._take)

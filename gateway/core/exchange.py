@@ -43,12 +43,10 @@ class AnswerTally(Protocol):
         """Under which the upstream keeps the answer, empty where it has not said so."""
         ...
 
-    @property
     def is_final(self) -> bool:
         """Whether the reported usage has the output."""
         ...
 
-    @property
     def tells_input(self) -> bool:
         """Whether the reported usage has the input."""
         ...
@@ -144,7 +142,6 @@ class Exchange(msgspec.Struct, eq=False):
         team, name = parsed.binding.caller.team, ObjectName(parsed.creates, tally.object_id)
         return StoredObject(name, team, target.upstream.name, parsed.model.name)
 
-    @property
     def quota_output_cap(self) -> int | None:
         """Tokens that one choice may have, where a quota grants less than the request may produce."""
         if self.reservation is None or self.parsed is None or not self.reservation.capped:
@@ -161,10 +158,9 @@ class Exchange(msgspec.Struct, eq=False):
         names = LimitHeaders(statuses.limits) if statuses.are_raised else self.parsed.binding.headers
         headers = names.written(statuses, reservation.at_ms)
         if reservation.capped:
-            headers.append(("x-quota-output-cap", str(self.quota_output_cap)))
+            headers.append(("x-quota-output-cap", str(self.quota_output_cap())))
         return headers
 
-    @property
     def failure(self) -> Failure | None:
         """None where the client was given what it asked for."""
         if self.error is not None:

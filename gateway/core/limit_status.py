@@ -60,9 +60,11 @@ class LimitHeaders:
             left = capacity - used[place] - held[place]
             if left < 0:
                 left = 0
-            written += (shown, (remaining_name, _dollars(left) if in_dollars else str(left)))
+            remaining = remaining_name, _dollars(left) if in_dollars else str(left)
             if reset_ms := resets_ms[place]:
-                written.append((reset_name, duration_text(reset_ms - now_ms)))
+                written += (shown, remaining, (reset_name, duration_text(reset_ms - now_ms)))
+            else:
+                written += (shown, remaining)
         return written
 
     def resets(self, statuses: LimitStatuses) -> dict[str, int]:

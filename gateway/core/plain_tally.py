@@ -34,18 +34,24 @@ class PlainTally:
     API answers, such as a page of a proxy. The page is weighed as the text that it is: what was delivered is not free
     because it cannot be read. With `is_opaque` the bytes cannot be read at all."""
 
-    events = 0
+    __slots__ = (
+        "_bytes",
+        "_endpoint",
+        "_is_json",
+        "_is_opaque",
+        "_is_read",
+        "_kept",
+        "_reader",
+        "_refused",
+        "_reports_failure",
+        "_scanner",
+        "_unweighed",
+        "_weight",
+        "fault",
+    )
+
     ended = False
     delivered_since = 0
-
-    _scanner: JsonScanner | None = None
-    _bytes = 0
-    _weight = 0
-    _unweighed: Sequence[dict[str, Any]] = ()
-    """The answers, until their weight is asked for, which it is not where usage is reported."""
-
-    _is_read = False
-    _is_json = True
 
     def __init__(self, endpoint: Endpoint, *, fault: Fault | None = None, is_opaque: bool = False) -> None:
         self.fault = fault
@@ -54,6 +60,12 @@ class PlainTally:
         self._endpoint = endpoint
         self._reader = UsageReader(endpoint.usage, is_answer=True)
         self._kept: list[bytes] = []
+        self._scanner: JsonScanner | None = None
+        self._bytes = self._weight = 0
+        self._unweighed: Sequence[dict[str, Any]] = ()
+        """The answers, until their weight is asked for, which it is not where usage is reported."""
+        self._is_read = False
+        self._is_json = True
 
     @property
     def failed(self) -> bool:
@@ -83,11 +95,9 @@ class PlainTally:
         """Under which the upstream keeps the answer; empty where it has not said so yet."""
         return self._reader.object_id
 
-    @property
     def is_final(self) -> bool:
         return self._reader.final
 
-    @property
     def tells_input(self) -> bool:
         return self._reader.tells_input
 

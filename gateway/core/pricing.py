@@ -139,8 +139,13 @@ class Price(msgspec.Struct, frozen=True):
         if usage.parts or (self.regions and usage.region):
             return _rounded(sum([line.amount for line in self.lines(usage, others)]))
         price = self.list_for(usage) if self.tiers or self.above else self
+        quantities = _quantities(usage)
+        if quantities[_USUAL_KINDS:] == _NOTHING_ELSE:
+            text, text_out, cached = quantities[:_USUAL_KINDS]
+            pico = text * price.input + text_out * price.output + cached * price.cached_input + price.request
+            return _rounded(pico * FEMTO_PER_PICO)
         # The rates are the first fields of a price, in the order of the quantities. The last is by the second.
-        quantities, rates = _quantities(usage), msgspec.structs.astuple(price)
+        rates = msgspec.structs.astuple(price)
         return _rounded(sum(map(mul, quantities[:-1], rates)) * FEMTO_PER_PICO + quantities[-1] * price.second)
 
     def lines(self, usage: Usage, others: Mapping[str, Price] = NO_PRICES) -> tuple[PriceLine, ...]:
@@ -231,6 +236,9 @@ _UNITS = {"request": "request", "image": "image", "search": "search", "character
 UNIT_NAMES = tuple(name for name in PRICE_NAMES if name in _UNITS)
 _TOKEN_NAMES = tuple(name for name in PRICE_NAMES if name not in _UNITS)
 _TOKEN_KINDS = len(_TOKEN_NAMES)
+_USUAL_KINDS = 3
+"""Text in and out, and cached input: of most requests there is no other quantity, but that they are one."""
+_NOTHING_ELSE = tuple([int(name == "request") for name in PRICE_NAMES[_USUAL_KINDS:]])
 _BY_MILLION = frozenset({*_TOKEN_NAMES, "character"})
 
 

@@ -43,44 +43,35 @@ class Fields(msgspec.Struct, kw_only=True):
     stream: bool | None = None
     service_tier: Tier | None = None
 
-    @property
     def streams(self) -> bool:
         return bool(self.stream)
 
-    @property
     def asks_usage(self) -> bool:
         """Whether the client wants the usage chunk of a stream as the upstream sends it."""
         return False
 
-    @property
     def output_cap(self) -> int | None:
         """Tokens that one choice may produce, as the client asked; None if it did not say."""
         return None
 
-    @property
     def choices(self) -> int:
         return 1
 
-    @property
     def end_user(self) -> str:
         return self.user or self.safety_identifier or ""
 
-    @property
     def tier(self) -> str:
         """The service tier that it asks for, empty for none."""
         return (self.service_tier or "").lower()
 
-    @property
     def units(self) -> Usage:
         """What it asks for and is billed by the piece."""
         return NOTHING_USED
 
-    @property
     def continues(self) -> tuple[ObjectName, ...]:
         """What an upstream keeps and it goes on from."""
         return ()
 
-    @property
     def is_kept(self) -> bool:
         """Whether the upstream may keep its answer, where the API has that."""
         return True
@@ -103,15 +94,12 @@ class _Sampled(Fields, kw_only=True):
     """llama.cpp obeys it rather than `max_tokens`; below zero it is no cap
     (https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md)."""
 
-    @property
     def asks_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
-    @property
     def output_cap(self) -> int | None:
         return self.max_tokens if self.n_predict is None else _beside(self.max_tokens, self.n_predict)
 
-    @property
     def choices(self) -> int:
         return self.n or 1
 
@@ -140,7 +128,6 @@ class ChatFields(_Sampled, kw_only=True):
     messages: Annotated[list[_ChatMessage], Meta(min_length=1)]
     max_completion_tokens: Tokens | None = None
 
-    @property
     def output_cap(self) -> int | None:
         """Of two caps the larger, since it is not known which one the upstream obeys."""
         named, other = self.max_completion_tokens, self.max_tokens
@@ -157,7 +144,6 @@ class CompletionFields(_Sampled, kw_only=True):
     max_tokens: TokensOrNone | None = None
     best_of: Choices | None = None
 
-    @property
     def choices(self) -> int:
         """Choices over all prompts: a list is a list of prompts, unless it is one prompt in tokens."""
         prompt = self.prompt
@@ -188,7 +174,6 @@ class _ContinuingFields(Fields, kw_only=True):
     previous_response_id: ObjectId | None = None
     conversation: ObjectId | _ConversationReference | None = None
 
-    @property
     def continues(self) -> tuple[ObjectName, ...]:
         if self.previous_response_id is None and self.conversation is None:
             return ()
@@ -202,7 +187,6 @@ class CountedResponseFields(_ContinuingFields, kw_only=True):
     """Of a request of the Responses API that has no answer in the way of a response: it counts or compacts its
     input."""
 
-    @property
     def streams(self) -> bool:
         return False
 
@@ -222,11 +206,9 @@ class ResponseFields(_ContinuingFields, kw_only=True):
                 " Leave it out, or send false"
             )
 
-    @property
     def output_cap(self) -> int | None:
         return self.max_output_tokens
 
-    @property
     def is_kept(self) -> bool:
         """Unless it says otherwise (https://platform.openai.com/docs/api-reference/responses/create)."""
         return self.store is not False
@@ -250,23 +232,19 @@ class MessageFields(Fields, kw_only=True):
     metadata: _Metadata | None = None
     speed: Tier | None = None
 
-    @property
     def tier(self) -> str:
-        return FAST if (self.speed or "").lower() == FAST else super().tier
+        return FAST if (self.speed or "").lower() == FAST else super().tier()
 
-    @property
     def output_cap(self) -> int | None:
         return self.max_tokens
 
-    @property
     def end_user(self) -> str:
-        return account_in((self.metadata and self.metadata.user_id) or "") or super().end_user
+        return account_in((self.metadata and self.metadata.user_id) or "") or super().end_user()
 
 
 class CountedMessageFields(Fields, kw_only=True):
     messages: Annotated[list[_AnthropicMessage], Meta(min_length=1)]
 
-    @property
     def streams(self) -> bool:
         return False
 
@@ -279,7 +257,6 @@ class RerankFields(Fields, kw_only=True):
     query: Items
     documents: Items
 
-    @property
     def units(self) -> Usage:
         """A search has up to 100 documents (https://docs.cohere.com/docs/rerank-overview)."""
         documents = len(self.documents) if isinstance(self.documents, list) else 1
@@ -295,7 +272,6 @@ class ImageFields(Fields, kw_only=True):
     prompt: Annotated[str, Meta(min_length=1)]
     n: Annotated[int, Meta(ge=1, le=10)] | None = None
 
-    @property
     def units(self) -> Usage:
         return Usage(images=self.n or 1)
 
@@ -305,7 +281,6 @@ class FormFields(Fields, kw_only=True):
 
     n: Annotated[int, Meta(ge=1, le=10)] | None = None
 
-    @property
     def units(self) -> Usage:
         """Where nothing is drawn, an image has no price."""
         return Usage(images=self.n or 1)
@@ -315,11 +290,9 @@ class SpeechFields(Fields, kw_only=True):
     input: Annotated[str, Meta(min_length=1)]
     stream_format: str | None = None
 
-    @property
     def streams(self) -> bool:
         return self.stream_format == "sse"
 
-    @property
     def units(self) -> Usage:
         return Usage(characters=len(self.input))
 
@@ -346,7 +319,6 @@ class GeminiCountFields(Fields, kw_only=True):
 
     model: str = ""
 
-    @property
     def streams(self) -> bool:
         """It is the method that streams, whatever the body says."""
         return False
@@ -368,20 +340,17 @@ class GeminiFields(GeminiCountFields, kw_only=True):
     generation_config: _GeminiConfig | None = None
     serviceTier: Tier | None = None  # noqa: N815
 
-    @property
     def output_cap(self) -> int | None:
         """Of several the largest, since it is not known which one the upstream obeys. Zero is the default."""
         caps = [cap for each in self._configs for cap in (each.maxOutputTokens, each.max_output_tokens) if cap]
         return max(caps, default=None)
 
-    @property
     def choices(self) -> int:
         counts = [count for each in self._configs for count in (each.candidateCount, each.candidate_count) if count]
         return max(counts, default=1)
 
-    @property
     def tier(self) -> str:
-        return (self.serviceTier or "").lower() or super().tier
+        return (self.serviceTier or "").lower() or super().tier()
 
     @property
     def _configs(self) -> list[_GeminiConfig]:
@@ -389,6 +358,5 @@ class GeminiFields(GeminiCountFields, kw_only=True):
 
 
 class GeminiStreamFields(GeminiFields, kw_only=True):
-    @property
     def streams(self) -> bool:
         return True

@@ -1,6 +1,7 @@
 """What admission reserves and settlement corrects: charges, verdicts, limit statuses, settlements.
 
-These values are plain data, because they go to the store and a settlement may wait in a file.
+These values are plain data, because they go to the store and a settlement may wait in a file. None of them can be part
+of a circle, so that the search for garbage leaves out those that each request has.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Charge(msgspec.Struct, frozen=True):
         return self.fixed - (-output * self.per_output // 1_000_000)
 
 
-class AdmissionRequest(msgspec.Struct, frozen=True):
+class AdmissionRequest(msgspec.Struct, frozen=True, gc=False):
     """One request's question to the store: may it pass, and how much may it produce?
 
     `limits`, `fixed` and `per_output` are its charges, column by column. `limits` is the same tuple for each request
@@ -101,7 +102,7 @@ class LimitStatus(msgspec.Struct, frozen=True):
     runs_out_ms: int = 0
 
 
-class LimitStatuses(msgspec.Struct, frozen=True):
+class LimitStatuses(msgspec.Struct, frozen=True, gc=False):
     """The status of a request's limits, column by column: that of most of them is never read. `used`, `held` and
     `resets_ms` are those of `LimitStatus`."""
 
@@ -155,7 +156,7 @@ NONE_CAPPED: frozenset[int] = frozenset()
 """Each empty set that is made takes 200 bytes."""
 
 
-class Holds(msgspec.Struct, frozen=True):
+class Holds(msgspec.Struct, frozen=True, gc=False):
     """What limits hold for a reservation, column by column, since few of its rows are ever read. `amounts` and
     `windows_ms` are those of `Hold`; `capped` has the places of the holds that are."""
 
@@ -188,7 +189,7 @@ class Holds(msgspec.Struct, frozen=True):
 NO_HOLDS = Holds()
 
 
-class Reservation(msgspec.Struct, frozen=True):
+class Reservation(msgspec.Struct, frozen=True, gc=False):
     """An admitted request: what is held for it, until it is settled or its gateway is dead.
 
     `granted` is the output that it may produce, in tokens over all choices; `capped` says that this is
@@ -222,7 +223,7 @@ class Refusal(msgspec.Struct, frozen=True):
     repeats: Refusal | None = None
 
 
-class LedgerEntry(msgspec.Struct, frozen=True):
+class LedgerEntry(msgspec.Struct, frozen=True, gc=False):
     """One line of the bill. `day` is YYYY-MM-DD in the configured time zone; `cost` micro-dollars. `upstream` is empty
     where none was chosen, `user` where the request names no end user. `cost_center` is the team's at that time, so that
     a later change of it leaves the past as it was. `late` is the month of the request, YYYY-MM, where that was closed
@@ -240,7 +241,7 @@ class LedgerEntry(msgspec.Struct, frozen=True):
     late: str = ""
 
 
-class Settlement(msgspec.Struct, frozen=True):
+class Settlement(msgspec.Struct, frozen=True, gc=False):
     """The truth about a reservation, whose `id`, `at_ms` and `holds` it repeats: by these its holds are found.
     `actual` is what each of the limits is charged in the end. Settling it twice is the same as once. `entry` is None
     where there is nothing to bill: the request never got an answer. `record` is what is kept to explain the request,

@@ -155,12 +155,10 @@ class StreamTally:
         """Under which the upstream keeps the answer; empty where it has not said so yet."""
         return self._reader.object_id
 
-    @property
     def is_final(self) -> bool:
         """Whether the reported usage has the output."""
         return self._stopped_usage is not None or self._reader.final
 
-    @property
     def tells_input(self) -> bool:
         return self._stopped_usage is not None or self._reader.tells_input
 

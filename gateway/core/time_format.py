@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from gateway.core.calendar import FOREVER_MS
+from gateway.core.remembered import remembered
 
 _FIRST_MS = -62_135_596_800_000
 """When the year 1 began, by UTC."""
@@ -17,13 +18,18 @@ def duration_text(milliseconds: int) -> str:
     """`0s`, `120ms`, `1s`, `6m0s`, `72h0m0s`: as OpenAI writes the time until a limit resets."""
     if milliseconds < 1000:
         return f"{milliseconds}ms" if milliseconds > 0 else "0s"
-    seconds, fraction = milliseconds // 1000, _FRACTIONS[milliseconds % 1000]
+    return f"{_whole_seconds(milliseconds // 1000)}{_FRACTIONS[milliseconds % 1000]}s"
+
+
+@remembered(1_024)
+def _whole_seconds(seconds: int) -> str:
+    """What is before the fraction. Windows end together, so that most answers of a second say the same."""
     if seconds < 60:
-        return f"{seconds}{fraction}s"
+        return str(seconds)
     minutes, seconds = seconds // 60, seconds % 60
     if minutes < 60:
-        return f"{minutes}m{seconds}{fraction}s"
-    return f"{minutes // 60}h{minutes % 60}m{seconds}{fraction}s"
+        return f"{minutes}m{seconds}"
+    return f"{minutes // 60}h{minutes % 60}m{seconds}"
 
 
 def rfc3339(ms: int) -> str:

@@ -15,7 +15,7 @@ class UsageSource(StrEnum):
     ESTIMATED = "estimated"
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """What one answer used.
 
     `input` is all input tokens, `output` all output tokens; the other token counts are parts of one of

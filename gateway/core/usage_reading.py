@@ -25,6 +25,8 @@ from gateway.core.usage import Usage
 from gateway.core.usage_report import Members, Reading, milliseconds, read_report, tier_name, value_at
 from gateway.core.usage_tables import TOTALS, CountedItems, UsagePlace, UsageTable, Vocabulary
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
 
 class UsageReader:
     """Reads one answer.
@@ -37,30 +39,38 @@ class UsageReader:
     With `is_answer` what is read is an answer, whatever its `type` says: no event has its usage.
     """
 
-    reported = False
-    final = False
-    tells_input = False
-    tells_output = False
-    object_id = ""
-    """Under which the upstream keeps the answer; empty where it names none."""
-
-    _reported: Usage | None = None
-    _report: Members = MappingProxyType({})
-    _tier = ""
-    _counted: Mapping[str, int] = MappingProxyType({})
-    _brought: Mapping[str, int] = MappingProxyType({})
-    """Units that events have brought one by one. The final report, or what comes with it, has them all."""
-
-    _duration_ms = 0
-
-    transcript: TranscriptLength | None = None
-    """Of an answer that transcribes sound: what it shows of the sound's length, for an estimate."""
+    __slots__ = (
+        "_believed_otherwise",
+        "_brought",
+        "_counted",
+        "_duration_ms",
+        "_report",
+        "_reported",
+        "_table",
+        "_tier",
+        "final",
+        "object_id",
+        "reported",
+        "tells_input",
+        "tells_output",
+        "transcript",
+    )
 
     def __init__(self, table: UsageTable, *, is_answer: bool = False) -> None:
         self._table = table
         self._believed_otherwise = table.believed_in_answer if is_answer else table.believed_anywhere
-        if table.duration_path:
-            self.transcript = TranscriptLength()
+        self.reported = self.final = self.tells_input = self.tells_output = False
+        self.object_id = ""
+        """Under which the upstream keeps the answer; empty where it names none."""
+        self.transcript = TranscriptLength() if table.duration_path else None
+        """Of an answer that transcribes sound: what it shows of the sound's length, for an estimate."""
+        self._reported: Usage | None = None
+        self._report: Members = _NOTHING
+        self._tier = ""
+        self._counted: Mapping[str, int] = _NOTHING
+        self._brought: Mapping[str, int] = _NOTHING
+        """Units that events have brought one by one. The final report, or what comes with it, has them all."""
+        self._duration_ms = 0
 
     @property
     def usage(self) -> Usage:

@@ -134,16 +134,17 @@ class _Counts:
     """The counts of one report, by the names of the vocabulary. What is zero or absent costs a look-up and no more:
     of the details of a common report nearly everything is."""
 
-    _writes: UsageField | None = None
-    """That of the writes to a cache that were taken last: all of them are counted where it is."""
-    _added: dict[str, int] | None = None
+    __slots__ = ("_added", "_taken", "_writes", "has_parts", "of", "report")
 
     def __init__(self, report: Members, words: Vocabulary) -> None:
         self.report = report
         self.of: dict[str, int] = {}
         self._taken: dict[str, RankedField] = {}
+        self._writes: UsageField | None = None
+        """That of the writes to a cache that were taken last: all of them are counted where it is."""
+        self._added: dict[str, int] = {}
         self._walk(report, words.tree)
-        if self._added is not None:
+        if self._added:
             for name, count in self._added.items():
                 self.of[name] = self.get(name) + count
         self.has_parts = not self.of.keys() <= WHOLES
@@ -213,7 +214,6 @@ class _Counts:
             return
         before = self.of.get(name)
         if field.added:
-            self._added = self._added or {}
             self._added[name] = self._added.get(name, 0) + count
         elif name in WHOLES:
             # A server that writes every name has zero where a name is not its own.

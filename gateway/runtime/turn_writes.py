@@ -5,8 +5,8 @@ after a while of computing, the reader has gone to sleep again each time: a quar
 a stream was that. Written together, the first one wakes it for those that follow, and what is to be written twice to
 one socket goes there in one piece.
 
-Only what comes in a turn with more waits. A turn's first is written at once, since most turns have no other. A turn
-that has much is written in portions.
+What is first in a turn is written at once, since most turns have no other; what came from a socket waits all the same,
+since the end of the turn is next then. A turn that has much is written in portions.
 """
 
 from __future__ import annotations

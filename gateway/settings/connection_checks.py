@@ -46,6 +46,10 @@ def connection_warnings(settings: Settings, replaced: Container[Path]) -> Iterat
         if end := next((end for end in _ENDPOINT_PATHS if base_path.endswith(end)), None):
             message = f"ends in {end}, which the gateway appends to it; leave that off"
             yield Diagnostic(("upstreams", name, "base_url"), message)
+        is_own = upstream.base_url.startswith("http://")  # Some providers have their API at the root, by https.
+        if is_own and not upstream.base_paths and not base_path.strip("/"):
+            message = "has no path, and most servers have their API below /v1; add that, unless this one has not"
+            yield Diagnostic(("upstreams", name, "base_url"), message)
 
 
 def _environment(path: Path, upstream: UpstreamSettings, proxies: EnvironmentProxies) -> Iterator[Diagnostic]:

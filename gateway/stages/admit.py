@@ -1,4 +1,5 @@
-"""Admit: asks the store, in one atomic step, whether every limit lets the request pass.
+"""Admit: what the store is asked, in one atomic step, and what follows of its verdict: whether every limit lets the
+request pass.
 
 What the store has just refused is refused again without a call: `ask` needs no await.
 """
@@ -57,11 +58,9 @@ def ask(
         exchange.asked = msgspec.structs.replace(asked, id=exchange.id)
 
 
-async def admit(
-    exchange: Exchange, parsed: ParsedRequest, request: AdmissionRequest, counters: Counters
-) -> Reservation:
-    """A reservation under every limit that binds. Raises a LimitRefusal, StoreUnavailable."""
-    verdict = await counters.admit(request)
+def admitted(exchange: Exchange, parsed: ParsedRequest, verdict: Reservation | Refusal) -> Reservation:
+    """The reservation under every limit that binds, which is what the store says of the request. Raises a
+    LimitRefusal."""
     if isinstance(verdict, Refusal):
         raise _refused(exchange, parsed, verdict)
     return verdict

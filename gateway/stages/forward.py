@@ -69,6 +69,9 @@ _EVENTS, _JSON, _OTHER = BodyKind
 _PROVIDER, _CREDENTIALS = Fault.PROVIDER, Fault.CREDENTIALS
 _SUCCEEDED, _NEUTRAL = Outcome.SUCCEEDED, Outcome.NEUTRAL
 
+# A method of what is imported is bound again by each call, in Python 3.11.
+_passed_to_upstream = TO_UPSTREAM.passed
+
 _WORTH_ANOTHER_TARGET = (UpstreamUnreachable, UpstreamBusy, UpstreamTimedOut, UpstreamBroke)
 
 _USAGE_OPTIONS = "stream_options"
@@ -175,8 +178,9 @@ def _begun(
     """An answer that has begun, and what of it has come."""
     exchange.upstream_seconds += begun.first_byte_at - begun.sent_at
     exchange.first_byte_at = now
-    if begun.status < 400 and exchange.attempt is not None:
-        exchange.attempt.answered(now)
+    attempt = exchange.attempt
+    if attempt is not None and begun.status < 400:
+        attempt.answered(now)
     return CollectedResponse(begun, LATE_MAX if parsed.stream else WHOLE_MAX, target.upstream.redactor)
 
 
@@ -273,21 +277,20 @@ def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:
 def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> bytes:
     """The body for this target: the client's bytes, except for what must change."""
     changes: dict[Path, bytes] = {}
+    members, names = parsed.members, parsed.members.names
     if target.model != parsed.asked_model and parsed.endpoint.about is None:
         changes |= _model_changes(parsed, target)
     if parsed.stream and _must_ask_usage(parsed, target):
-        changes[_USAGE_OPTIONS,] = _asking_usage(parsed.members.value(_USAGE_OPTIONS))
+        changes[_USAGE_OPTIONS,] = _asking_usage(members.value(_USAGE_OPTIONS))
     if parsed.consulted:
         changes |= _consulted_changes(parsed, target)
-    granted = exchange.quota_output_cap
+    granted = exchange.quota_output_cap()
     cap = parsed.output_cap if granted is None else granted
     # Without a quota's, what was asked for is the largest of the caps, unless one is llama.cpp's own.
-    if cap is not None and (
-        granted is not None or (parsed.asked_cap or 0) > cap or LLAMA_CAP[0] in parsed.members.names
-    ):
+    if cap is not None and (granted is not None or (parsed.asked_cap or 0) > cap or LLAMA_CAP[0] in names):
         changes |= _cap_changes(cap, parsed, target, is_granted=granted is not None)
-    body = parsed.members.changed_at(changes) if changes else parsed.members.body
-    if _USAGE_OPTIONS in parsed.members.names and _must_not_ask_usage(parsed, target):
+    body = members.changed_at(changes) if changes else members.body
+    if _USAGE_OPTIONS in names and _must_not_ask_usage(parsed, target):
         return read_json_spans(body).without(_USAGE_OPTIONS)
     return body
 
@@ -350,12 +353,14 @@ def _asking_usage(options: bytes | None) -> bytes:
 def _headers(exchange: Exchange, parsed: ParsedRequest) -> Headers:
     """What every target gets; `content-type` and `x-request-id` are the gateway's to say."""
     request = exchange.request
-    passed = TO_UPSTREAM.passed(request.headers)
+    passed = _passed_to_upstream(request.headers)
     if exchange.trace is not None:
         replaced = exchange.trace.replaced_headers
         passed = [line for line in passed if line[0] not in replaced]
-    own = ("x-request-id", request.request_id)
-    return [("content-type", parsed.content_type), *passed, own] if parsed.content_type else [*passed, own]
+    if parsed.content_type:
+        passed.append(("content-type", parsed.content_type))
+    passed.append(("x-request-id", request.request_id))
+    return passed
 
 
 def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:

@@ -64,32 +64,33 @@ def parse_request(
         fields = _fields_of_form(body, endpoint)
         outline = _outline(type(fields), members.names)
     asked_model = _checked(path_model, members, endpoint.model_paths) if endpoint.names_model else fields.model
-    tier, asked, streams = fields.tier, fields.output_cap, fields.streams
+    tier, asked, streams = fields.tier(), fields.output_cap(), fields.streams()
     binding = _binding(asked_model, fields, tier, endpoint, caller, snapshot)
     most = binding.model.max_output_tokens
     budget = _thinking_budget(members, fields.thinking_budgets) if outline.may_think else 0
     is_array = streams and endpoint.names_model and not asks_events(query)
+    # By position as far as to the tier: so many by name would be passed in a dictionary.
     return ParsedRequest(
-        endpoint=endpoint,
-        binding=binding,
-        asked_model=asked_model,
-        stream=streams and not is_array,
-        is_array=is_array,
-        asks_usage=fields.asks_usage,
+        endpoint,
+        binding,
+        asked_model,
+        streams and not is_array,
+        fields.asks_usage(),
+        most if asked is None else asked if most is None else min(asked, most),
+        fields.choices(),
+        user or fields.end_user() or unnamed_user(caller.end_user),
+        members,
+        input_size(members, outline.weighed) if endpoint.estimated else InputSize(),
+        tier,
+        fields.units(),
         asked_cap=asked,
-        output_cap=most if asked is None else asked if most is None else min(asked, most),
         least_output=_least_output(asked, budget, endpoint, binding.model) if budget else endpoint.least_output,
         thinking_budget=budget,
-        choices=fields.choices,
-        user=user or fields.end_user or unnamed_user(caller.end_user),
-        members=members,
-        input_size=input_size(members, outline.weighed) if endpoint.estimated else InputSize(),
-        tier=tier,
-        units=fields.units,
+        is_array=is_array,
         rest=rest,
         content_type=content_type,
-        continues=fields.continues,
-        creates=endpoint.creates if endpoint.creates is not None and fields.is_kept else None,
+        continues=fields.continues(),
+        creates=endpoint.creates if endpoint.creates is not None and fields.is_kept() else None,
         consulted=consultations_of(members, binding, endpoint, snapshot) if outline.may_consult else (),
     )
 
@@ -191,7 +192,7 @@ def _not_served(model: str, endpoint: Endpoint) -> ModelUnknown:
 
 def _tier_without_price(fields: Fields, model: str) -> FieldInvalid:
     """It costs more than the prices that are known, so that what it costs could not be charged."""
-    tier = fields.tier
+    tier = fields.tier()
     member = "service_tier" if tier == (fields.service_tier or "").lower() else "speed"
     return FieldInvalid(
         f"'{member}' is not valid: the model {model!r} has no price for the service tier {tier!r} here. Leave it out."

@@ -26,6 +26,8 @@ from gateway.core.upstream_json import error_message
 
 _JSON = BodyKind.JSON  # Slow to reach through the class in Python 3.11.
 
+_passed_to_client = TO_CLIENT.passed_once  # As in forward.py: else each call binds it.
+
 
 def relayed_whole(
     exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter
@@ -87,7 +89,7 @@ async def relay(
 def answer_headers(exchange: Exchange, response: CollectedResponse) -> Headers:
     """The head that the client sees: a few of the upstream's headers and the state of the caller's limits. Clients go
     by the content type, so that it says what the body is."""
-    passed, is_stream = TO_CLIENT.passed_once(response.headers), response.is_stream
+    passed, is_stream = _passed_to_client(response.headers), response.is_stream
     if is_stream != response.is_called_stream() and (is_stream or response.kind is _JSON):
         content_type = "text/event-stream; charset=utf-8" if is_stream else "application/json"
         passed = [("content-type", content_type), *[each for each in passed if each[0] != "content-type"]]

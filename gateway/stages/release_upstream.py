@@ -33,11 +33,11 @@ class UpstreamReleaser:
 
     def released(self, exchange: Exchange) -> bool:
         """Whether the answer has ended by itself, as most have, so that nothing is to be left. How the exchange ended
-        counts for its upstream's health."""
+        counts for its upstream's health, at the time at which it `ended`."""
         response = exchange.response
         if response is not None and not response.is_over:
             return False
-        self._note_outcome(exchange)
+        _note_outcome(exchange, exchange.ended)
         return True
 
     async def release(self, exchange: Exchange) -> None:
@@ -45,14 +45,7 @@ class UpstreamReleaser:
         exchange ended counts for its upstream's health."""
         if exchange.response is not None and not exchange.response.is_over:
             await self._leave(exchange, exchange.response)
-        self._note_outcome(exchange)
-
-    def _note_outcome(self, exchange: Exchange) -> None:
-        attempt = exchange.attempt
-        if attempt is not None:
-            outcome = outcome_of(exchange)
-            reason = "" if outcome is _SUCCEEDED else _reason_of(exchange)
-            attempt.ended(outcome, self._clock.monotonic(), reason=reason)
+        _note_outcome(exchange, self._clock.monotonic())
 
     async def _leave(self, exchange: Exchange, response: UpstreamResponse) -> None:
         target = exchange.target
@@ -95,14 +88,25 @@ class UpstreamReleaser:
             self._read_on.discard(response)
 
 
+def _note_outcome(exchange: Exchange, now: float) -> None:
+    attempt = exchange.attempt
+    if attempt is not None:
+        outcome = outcome_of(exchange)
+        if outcome is _SUCCEEDED:
+            attempt.ended(outcome, now)
+        else:
+            attempt.ended(outcome, now, reason=_reason_of(exchange))
+
+
 def outcome_of(exchange: Exchange) -> Outcome:
     """What an exchange says of its upstream. An error event inside a 200 says whose fault it is; a client that leaves
     says nothing; an answer that came too late for its status is judged by it all the same."""
     error, tally, response = exchange.error, exchange.tally, exchange.response
     if error is not None and not isinstance(error, UpstreamRefused):
         return outcome_of_error(error) if isinstance(error, UpstreamError) else Outcome.NEUTRAL
-    fault = tally.fault if tally is not None else None
-    return outcome_of_answer(response.status if response is not None else exchange.status, fault)
+    if tally is None or tally.fault is None:
+        return _SUCCEEDED
+    return outcome_of_answer(response.status if response is not None else exchange.status, tally.fault)
 
 
 def _reason_of(exchange: Exchange) -> str:

@@ -89,8 +89,8 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
     if exchange.status >= 400 and not (left and exchange.status == ClientGone.status):
         return None
     reported = tally.usage
-    if reported is not None and tally.is_final:
-        if exchange.whole and tally.tells_input:
+    if reported is not None and tally.is_final():
+        if exchange.whole and tally.tells_input():
             return reported  # Nothing is left to be estimated, as in most answers.
         since = 0 if exchange.whole else tally.delivered_since
         if reported.output or not _is_cut(exchange, parsed, tally):
@@ -110,7 +110,7 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
 def _with_rest(exchange: Exchange, parsed: ParsedRequest, tally: AnswerTally, reported: Usage, output: int) -> Usage:
     """The reported usage with so much output, where that is more, and with the estimated input, where it tells none."""
     entered = reported.input
-    is_told = tally.tells_input and (entered or not _is_cut(exchange, parsed, tally))
+    is_told = tally.tells_input() and (entered or not _is_cut(exchange, parsed, tally))
     if parsed.endpoint.estimated and not is_told:
         entered = exchange.estimated_input
     if reported.parts:

@@ -7,7 +7,9 @@ later.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from functools import partial
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -62,12 +64,15 @@ class OutboxStore(StoreWrapper[Replayed]):
     def start(self) -> None:
         self._working = self._tasks.keep_running("replay the journal", self._backlog.work)
 
-    async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
+    def admit(self, request: AdmissionRequest) -> Coroutine[Any, Any, Reservation | Refusal]:
+        return self._admit_or_let_through(request) if self._policy.lets_through else self._store.admit(request)
+
+    async def _admit_or_let_through(self, request: AdmissionRequest) -> Reservation | Refusal:
         try:
             return await self._store.admit(request)
         except StoreUnavailable:
             # What could not be written down must not be let through: it would be free.
-            if not self._policy.lets_through or self._backlog.failing:
+            if self._backlog.failing:
                 raise
         # The store may have admitted it all the same, and takes that back by itself: so this is another reservation.
         name, now_ms = unasked_id(request.id), self._store.now_ms()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.core.grants import Grant
@@ -25,8 +25,8 @@ class StoreWrapper(Generic[Inner]):
     def repeated_refusal(self, request: AdmissionRequest) -> Refusal | None:
         return self._store.repeated_refusal(request)
 
-    async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
-        return await self._store.admit(request)
+    def admit(self, request: AdmissionRequest) -> Coroutine[Any, Any, Reservation | Refusal]:
+        return self._store.admit(request)
 
     async def settle(self, settlement: Settlement) -> None:
         await settled(self, settlement)

@@ -243,7 +243,7 @@ def configure(fd: int | None = None, **always: Any) -> Log:
 
 
 def _line_of(x: Exchange) -> _RequestLine:
-    request, parsed, reservation, usage, failure = x.request, x.parsed, x.reservation, x.usage, x.failure
+    request, parsed, reservation, usage, failure = x.request, x.parsed, x.reservation, x.usage, x.failure()
     duration, in_store = x.ended - request.at, x.store_seconds
     overhead = duration - x.upstream_seconds
     waited = None if x.first_byte_at is None else x.first_byte_at - request.at
@@ -266,7 +266,7 @@ def _line_of(x: Exchange) -> _RequestLine:
         line.user = parsed.user[:SHOWN_CHARACTERS]
     if reservation is not None:
         if reservation.capped:
-            line.output_cap = x.quota_output_cap
+            line.output_cap = x.quota_output_cap()
         if reservation.would_refuse:
             line.shadow_refused = [limit.name for limit in reservation.would_refuse]
     if x.redacted:
@@ -287,7 +287,7 @@ def _client_fields(client_ip: str, user_agent: str) -> bytes:
 
 
 def _code_of(x: Exchange) -> str:
-    return x.failure.code if x.failure is not None else "answered"
+    return failure.code if (failure := x.failure()) is not None else "answered"
 
 
 def _add_conversation(line: _RequestLine, request: IncomingRequest, trace: RequestTrace | None) -> None:

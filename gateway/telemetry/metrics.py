@@ -236,7 +236,7 @@ class Metrics:
 
     def exchange(self, x: Exchange) -> None:
         """Record one finished request."""
-        target, parsed, caller, usage, failure = x.target, x.parsed, x.caller, x.usage, x.failure
+        target, parsed, caller, usage, failure = x.target, x.parsed, x.caller, x.usage, x.failure()
         team = caller.team if caller is not None else ""
         model = parsed.binding.model.name if parsed is not None else ""
         upstream = target.upstream.name if target is not None else ""
@@ -333,7 +333,7 @@ class Metrics:
         answers = self._answers[which] = _Answers(
             (*which[:4], str(x.status)),
             x.usage.source if x.usage is not None else "",
-            x.failure,
+            x.failure(),
             tuple(x.attempts),
         )
         return answers

@@ -75,13 +75,13 @@ class RequestRecorder:
     def of(self, x: Exchange) -> KeptRecord | None:
         """The record of a request that has ended, if it is to have one."""
         policy = self._policy
-        if policy.requests == "none" or (policy.requests == "failed" and x.failure is None):
+        if policy.requests == "none" or (policy.requests == "failed" and x.failure() is None):
             return None
         return KeptRecord(self._record(x), policy.keep_ms, policy.most)
 
     def keep_unsettled(self, x: Exchange) -> None:
         """The same for a request that was never admitted, if it failed and there are not too many of its kind."""
-        failure = x.failure
+        failure = x.failure()
         if failure is None or self._policy.requests == "none":
             return
         kind = (x.caller.team if x.caller is not None else "", failure.code)
@@ -133,7 +133,7 @@ class RequestRecorder:
             whole=x.whole,
             estimated_input=x.estimated_input,
             granted=reservation.granted if reservation is not None else None,
-            output_cap=x.quota_output_cap,
+            output_cap=x.quota_output_cap(),
             upstream=target.upstream.name if target is not None else "",
             upstream_request_id=_upstream_id(x),
             error=error,
@@ -154,7 +154,7 @@ class RequestRecorder:
 
 
 def _error_of(x: Exchange) -> RecordedError | None:
-    failure, error = x.failure, x.error
+    failure, error = x.failure(), x.error
     if failure is None:
         return None
     if error is None:

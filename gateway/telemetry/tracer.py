@@ -154,7 +154,7 @@ def spans_of(exchange: Exchange, trace: RequestTrace, clock: Clock) -> list[Span
     def nanoseconds(moment: float) -> int:
         return int((moment + offset_s) * 1_000_000_000)
 
-    failure, request = exchange.failure, exchange.request
+    failure, request = exchange.failure(), exchange.request
     route = request.endpoint.path
     # Of a server, a 4xx is no error of its own (https://opentelemetry.io/docs/specs/semconv/http/http-spans/#status).
     is_error = failure is not None and failure.blame is not Blame.CALLER and not 400 <= exchange.status < 500
@@ -192,7 +192,7 @@ def spans_of(exchange: Exchange, trace: RequestTrace, clock: Clock) -> list[Span
 def _error_of(exchange: Exchange, outcome: str, is_last: bool) -> str:
     """The failure of an attempt, if it is the upstream's."""
     if outcome.isdigit() and int(outcome) < 400:
-        failure = exchange.failure if is_last else None
+        failure = exchange.failure() if is_last else None
         return failure.code if failure is not None and failure.blame is Blame.UPSTREAM else ""
     return outcome
 
@@ -210,7 +210,7 @@ def _served(exchange: Exchange) -> dict[str, Value]:
         "http.route": request.endpoint.path,
         "client.address": request.client_ip,
         "user_agent.original": _cut(request.headers.get("user-agent", "")),
-        "error.type": exchange.failure.code if exchange.failure is not None else "",
+        "error.type": failure.code if (failure := exchange.failure()) is not None else "",
         "inducta.team": caller.team if caller is not None else "",
         "inducta.key.id": caller.key_id if caller is not None else "",
         "inducta.model": parsed.model.name if parsed is not None else "",
@@ -235,7 +235,7 @@ def _asked(exchange: Exchange, attempt: UpstreamSpan) -> dict[str, Value]:
         "server.port": url.port,
         "inducta.upstream": target.upstream.name,
     }
-    cap = exchange.quota_output_cap or parsed.output_cap
+    cap = exchange.quota_output_cap() or parsed.output_cap
     if cap is not None and parsed.endpoint.has_output:
         attributes["gen_ai.request.max_tokens"] = cap
     if parsed.choices != 1:

@@ -36,6 +36,8 @@ TURN_BYTES = 16_384
 """What is handed over in one turn of the event loop, of what came compressed or while the reader did not keep up: as
 much as one read has of what did not."""
 
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
 _ABANDONED = FailureReason("abandoned", "was abandoned before the end of its answer")
 
 
@@ -43,24 +45,37 @@ class ResponseStream:
     """Implements `contract.UpstreamResponse`. The connection calls `head`, `feed`, then `complete`, `fail`
     or `fail_with`."""
 
-    status = 0
-    headers: Mapping[str, str] = MappingProxyType({})
-    sent_at = 0.0
-    first_byte_at = 0.0
-    is_over = False
-
-    _callback: Callable[[bytes], None] | None = None
-    _waiter: asyncio.Future[None] | None = None
-    _failure: Exception | None = None
-    _paused = False
-    _received = False
-    _yields = False
+    __slots__ = (
+        "_buffer",
+        "_callback",
+        "_connection",
+        "_failure",
+        "_name",
+        "_paused",
+        "_received",
+        "_relays",
+        "_waiter",
+        "_yields",
+        "first_byte_at",
+        "headers",
+        "is_over",
+        "sent_at",
+        "status",
+    )
 
     def __init__(self, upstream_name: str, connection: Connection, relays: RelayQueue) -> None:
+        self.status = 0
+        self.headers: Mapping[str, str] = _NO_HEADERS
+        self.sent_at = self.first_byte_at = 0.0
+        self.is_over = False
         self._name = upstream_name
         self._relays = relays
         self._connection: Connection | None = connection
         self._buffer: Buffer = PlainBuffer()
+        self._callback: Callable[[bytes], None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._failure: Exception | None = None
+        self._paused = self._received = self._yields = False
 
     def head(self, status: int, headers: dict[str, str], now: float, piece: bytes = b"") -> None:
         """The first `piece` of the body has come, or the end of a response without one."""
@@ -240,9 +255,12 @@ class Buffer(Protocol):
 class PlainBuffer:
     """Gives back what it takes. Most have one piece at a time, if any: only more than one make a queue."""
 
-    size = 0
-    _piece = b""
-    _more: deque[bytes] | None = None
+    __slots__ = ("_more", "_piece", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._piece = b""
+        self._more: deque[bytes] | None = None
 
     def put(self, piece: bytes) -> None:
         if not self.size:

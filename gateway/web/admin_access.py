@@ -116,8 +116,10 @@ def check_token(headers: Mapping[str, str], token: str) -> None:
     if not token:
         raise AdminForbidden(_CLOSED)
     scheme, _, given = headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip(" ").encode(), token.encode()):
+    if scheme.lower() != "bearer":
         raise KeyUnknown("Send the admin token as 'Authorization: Bearer TOKEN'.")
+    if not hmac.compare_digest(given.strip(" ").encode(), token.encode()):
+        raise KeyUnknown("This is not the admin token: send that of `admin.token`, as 'Authorization: Bearer TOKEN'.")
 
 
 def actor_of(request: AdminRequest) -> str:

@@ -117,7 +117,10 @@ class AdminRoutes:
             return await self._console_file(request, path)
         page = self.pages.get(path)
         if page is None:
-            raise UrlUnknown(f"The admin listener has {', '.join(self.pages)}, {PREFIX} and /console.")
+            raise UrlUnknown(
+                f"The admin listener has {', '.join(self.pages)}, {PREFIX} and /console. Clients use the address of"
+                " `listen`."
+            )
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed("Use GET to read this page.", allow="GET, HEAD")
         return await page()

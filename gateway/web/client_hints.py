@@ -87,6 +87,9 @@ _INSTEAD = {
 }
 """What to use in place of what is not served, by the beginning of its path."""
 
+_OF_OPERATORS = frozenset({"admin", "console", "metrics"})
+"""The first segment of what only the admin listener has."""
+
 
 class _Foreign(NamedTuple):
     """A path of an API of which the gateway serves a part only."""
@@ -139,6 +142,8 @@ class UnservedRequest(NamedTuple):
 def unknown_url(asked: UnservedRequest) -> UrlUnknown:
     """The 404 of a path, with what to change."""
     shown = f"{asked.method[:20]} {asked.path[:_SHOWN]!r}"
+    if asked.path.partition("/")[2].partition("/")[0] in _OF_OPERATORS:
+        return UrlUnknown(f"There is nothing at {shown}: what operators use is at the address of `admin.listen`.")
     api = api_of(asked.headers, asked.path)
     foreign = _FOREIGN.get(asked.path)
     right = "" if foreign else _served_part(asked)

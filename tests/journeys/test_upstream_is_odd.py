@@ -146,7 +146,7 @@ async def test_a_page_in_place_of_embeddings_is_estimated_and_a_failure() -> Non
         reply = await EMBEDDINGS.ask(gateway)
         assert (reply.status, reply.body.decode()) == (200, PAGE)
         exchange = await gateway.ended()
-        assert exchange.failure is not None
+        assert exchange.failure() is not None
         row = await gateway.ledger()
         assert (row.requests, row.input, row.output) == (1, exchange.estimated_input, 0)
 
@@ -236,7 +236,7 @@ async def test_usage_is_read_whatever_is_odd_about_an_answer(body: str, content_
         reply = await gateway.chat()
         assert (reply.status, reply.body.decode()) == (200, body)
         exchange = await gateway.ended()
-        assert exchange.failure is None
+        assert exchange.failure() is None
         assert exchange.usage in (Usage(31, 17), Usage(3, 2))
 
 

@@ -57,7 +57,7 @@ _QUIET_MS = 2_000
 Item = TypeVar("Item")
 
 
-class SlotReply(msgspec.Struct, frozen=True):
+class SlotReply(msgspec.Struct, frozen=True, gc=False):
     """What admit.lua answered of one slot's share of an admission. Of each charge: the amount that it bears or would
     have to bear (_SHADOW_REFUSED for a shadow limit that would have refused), what is used, of a rate in parts, and
     what is held. `raises` is what grants add to the limit of each, empty where they raise none."""
@@ -71,7 +71,7 @@ class SlotReply(msgspec.Struct, frozen=True):
     raises: Sequence[int] = ()
 
 
-class Admitted(msgspec.Struct, frozen=True):
+class Admitted(msgspec.Struct, frozen=True, gc=False):
     """A reservation, and where its charges are, slot by slot; None where shadow limits that would have refused bear
     nothing, so that `holds` are not those of whole calls."""
 
@@ -274,21 +274,19 @@ def _enforced_amounts(request: AdmissionRequest, batch: SlotBatch, granted: int)
 
 def _reservation(request: AdmissionRequest, at_ms: int, replies: Sequence[SlotReply]) -> Reservation:
     last, limits = replies[-1], request.limits
-    granted, batch = last.granted, last.call.batch
+    granted, call = last.granted, last.call
     if len(replies) == 1:
-        statuses, has_shadow = _statuses(last, limits), batch.has_shadow
-        amounts, begins = last.amounts, last.call.window.begins
+        statuses, has_shadow = _statuses(last, limits), call.batch.has_shadow
+        amounts, begins = last.amounts, call.window.begins
     else:
         statuses, has_shadow = _joined(limits, replies), any(reply.call.batch.has_shadow for reply in replies)
         order = _places(replies)
         amounts = _in_order(order, [reply.amounts for reply in replies])
         begins = _in_order(order, [reply.call.window.begins for reply in replies])
-    would_refuse: tuple[Limit, ...] = ()
     if has_shadow:
         holds, would_refuse = _holds_in_shadow(request, replies, amounts, begins)
-    else:
-        holds = Holds(limits, amounts, begins)
-    return Reservation(request.id, at_ms, granted, granted < request.most, holds, statuses, would_refuse)
+        return Reservation(request.id, at_ms, granted, granted < request.most, holds, statuses, would_refuse)
+    return Reservation(request.id, at_ms, granted, granted < request.most, Holds(limits, amounts, begins), statuses)
 
 
 def _statuses(reply: SlotReply, limits: Sequence[Limit]) -> LimitStatuses:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import msgspec
@@ -35,8 +34,7 @@ from gateway.store.in_redis.records import record_arguments
 from gateway.store.in_redis.scripts import CLOSE, RENEW, SETTLE, bulk, bulk_length
 from gateway.store.ledger import figures_of, moved_to, weight_of
 
-_DAY_S = 86_400
-_DAY_IS_CLOSED = 2
+_DAY_IS_CLOSED, _IS_FIRST_BILL = 2, 3
 """What settle.lua returns then."""
 
 _NO_MORE = 2
@@ -174,7 +172,8 @@ class Settlements:
         self._crossed = crossed
         self._closings = Closings(client, keys)
         self._objects = ObjectRows(client, keys)
-        self._teams: dict[str, float] = {}
+        self._teams: set[str] = set()
+        """Those that are in the set of teams, as far as is known."""
         self._prepared: Recent[Hashable, SettlementArguments] = Recent(_RECENT_BILLS)
 
     def send(self, settlement: Settlement, position: JournalPosition, admitted: Admitted) -> SentCall | None:
@@ -186,7 +185,7 @@ class Settlements:
         share = shares[0]
         if (
             admitted.reservation.holds is not settlement.holds
-            or self._teams.get(entry.team, 0) <= time.monotonic()
+            or entry.team not in self._teams
             or self._arguments.billing_tag(entry.team) != share.batch.tag
         ):
             return None
@@ -199,7 +198,7 @@ class Settlements:
     def has_settled(self, sent: SentCall) -> bool:
         """Whether the reply has come and says no more than that, as nearly every one does."""
         reply = self._client.usual_reply(SETTLE, sent)
-        return reply is not None and len(reply) == _NO_MORE and reply[0] != _DAY_IS_CLOSED
+        return reply is not None and len(reply) == _NO_MORE and reply[0] < _DAY_IS_CLOSED
 
     async def settle(
         self,
@@ -213,7 +212,7 @@ class Settlements:
         StoreUnavailable."""
         entry, kept, billing = settlement.entry, settlement.record, ""
         if entry is not None:
-            if self._teams.get(entry.team, 0) <= time.monotonic():
+            if entry.team not in self._teams:
                 await self._register_team(entry.team)
             billing = self._arguments.billing_tag(entry.team)
         elif kept is not None:
@@ -264,6 +263,9 @@ class Settlements:
             if outcome != _DAY_IS_CLOSED or more.entry is None:
                 if told:
                     self._crossed(share.batch.tag, told[0], told[1])
+                if outcome == _IS_FIRST_BILL and more.entry is not None:
+                    self._teams.discard(more.entry.team)  # Should the next call fail, the repetition makes it.
+                    await self._register_team(more.entry.team)
                 return
             more, sent = SettledInSlot(moved_to(more.entry, day_of_ms(told[0])), more.kept), None
 
@@ -318,15 +320,17 @@ class Settlements:
         return prepared
 
     async def _register_team(self, team: str) -> None:
-        """Put the team into the set of teams that the ledger knows, once a day. That is in a slot of its own, so no
-        script can write it beside the bill: the team is put there before it, and one too many does no harm."""
+        """Put the team into the set of teams that the ledger knows. That is in a slot of its own, so no script can
+        write it beside the bill: the team is put there before this process's first bill of it, since one too many does
+        no harm. It is put there again with the first bill of each day, which renews the set's life, and which comes
+        again where Redis has lost its data."""
         key = self._keys.teams()
         await asyncio.gather(
             self._client.ask(key, ("SADD", key, team)),
             self._client.ask(key, ("PEXPIRE", key, LEDGER_MS)),
         )
         await self._closings.take_over(team)
-        self._teams[team] = time.monotonic() + _DAY_S
+        self._teams.add(team)
 
 
 class Closings:

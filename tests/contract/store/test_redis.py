@@ -152,6 +152,25 @@ async def test_a_settlement_leaves_nothing_to_be_awaited_unless_its_reply_is_unu
     assert (await store.usage(UsageQuery()))[0].requests == 2
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_redis_that_lost_its_data_reports_what_is_settled_from_then_on(
+    at_once: bool, redis: RedisServer, store: RedisStore
+) -> None:
+    await store.settle(truth(await admitted(store, ask(LIMITS[2])), 1, bill()))
+    with contextlib.closing(redis.client()) as client:
+        client.flushall()
+    for number in range(1, 4):
+        running = truth(await admitted(store, ask(LIMITS[2])), 7, bill())
+        if at_once:
+            ended: asyncio.Future[SettlementRest | None] = asyncio.get_running_loop().create_future()
+            store.begin_settlement(running, ended.set_result)
+            if (rest := await ended) is not None:
+                await rest
+        else:
+            await store.settle(running)
+        assert (await store.usage(UsageQuery()))[0].requests == number
+
+
 def counters_in(redis: RedisServer) -> dict[str, tuple[float, ...]]:
     """The numbers of each counter, by the name of its limit."""
     with contextlib.closing(redis.client()) as client:

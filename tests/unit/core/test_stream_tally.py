@@ -703,4 +703,4 @@ def test_an_error_in_an_array_is_one() -> None:
 def test_what_is_delivered_behind_a_report_of_the_input_alone_is_not_in_the_report_before_it() -> None:
     tally = StreamTally(CHAT, merge=False)
     tally.feed(chunk("one") + usage_chunk() + chunk("two") + usage_chunk('{"prompt_tokens":12}') + chunk("three"))
-    assert (tally.usage, tally.is_final, tally.delivered_since) == (NUMBERS, True, 2)
+    assert (tally.usage, tally.is_final(), tally.delivered_since) == (NUMBERS, True, 2)

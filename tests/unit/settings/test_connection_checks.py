@@ -53,6 +53,14 @@ def test_a_password_of_a_proxy_belongs_into_a_reference() -> None:
     assert loaded(upstream(proxy="http://proxy:3128") + TEAM).warnings == ()
 
 
+def test_a_server_of_ones_own_without_a_path_is_worth_a_warning() -> None:
+    told = "has no path, and most servers have their API below /v1; add that, unless this one has not"
+    for base_url in ("http://vllm:8000", "http://vllm:8000/"):
+        assert_warned(upstream(base_url=base_url) + TEAM, f"upstreams.main.base_url: {told}")
+    assert loaded(upstream(base_url="https://api.provider.example") + TEAM).warnings == ()
+    assert loaded(upstream(base_url="http://vllm:8000", base_paths='{"*": /v1}') + TEAM).warnings == ()
+
+
 @pytest.mark.parametrize("end", ["/chat/completions", "/completions", "/responses", "/messages", "/embeddings"])
 def test_a_base_url_that_names_an_endpoint_is_worth_a_warning(end: str) -> None:
     told = f"upstreams.main.base_url: ends in {end}, which the gateway appends to it; leave that off"

@@ -16,7 +16,7 @@ from gateway.core.pricing import Price, PriceTerms
 from gateway.core.request import ParsedRequest
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
 from gateway.core.snapshot import Model
-from gateway.stages.admit import MOST_WITHOUT_CAP, admission_request, admit, ask
+from gateway.stages.admit import MOST_WITHOUT_CAP, admission_request, admitted, ask
 from tests.unit.fakes import CALLER, MODEL, NOW_MS, Ledgers, body_of, exchange_of, limit, target
 
 INPUT = 100
@@ -30,13 +30,13 @@ def asked(*limits: Limit, model: Model = MODEL, expected: int = OUTPUT_AT_FIRST,
     return admission_request(exchange, parsed, parsed.binding.limits_for(parsed.user), expected)
 
 
-async def admitted(
+async def reserved(
     exchange: Exchange, parsed: ParsedRequest, store: Ledgers, estimates: Estimates | None = None
 ) -> Reservation:
     """What the request is given by the store, as the pipeline asks it."""
     ask(exchange, parsed, estimates or Estimates(), store, parsed.user)
     assert exchange.asked is not None
-    return await admit(exchange, parsed, exchange.asked, store)
+    return admitted(exchange, parsed, await store.admit(exchange.asked))
 
 
 def amount(of: Limit, **members: Any) -> int:
@@ -213,7 +213,7 @@ async def test_a_quota_that_does_not_pay_for_a_thinking_budget_says_so() -> None
     exchange, parsed = exchange_of(body_of(thinking_budget=10_000, max_tokens=16_000))
     spent = Refusal(LimitStatus(limit(Meter.TOKENS, Per.MONTH), 1, 0, 0, NOW_MS + 1), 1, RefusalReason.SPENT, 5, NOW_MS)
     with pytest.raises(QuotaSpent, match=r"thinking budget of 10,000 tokens"):
-        await admitted(exchange, parsed, Ledgers(spent))
+        await reserved(exchange, parsed, Ledgers(spent))
 
 
 def test_a_small_cap_beside_a_large_one_hides_nothing() -> None:
@@ -255,7 +255,7 @@ def test_limits_on_other_models_are_not_charged() -> None:
 async def test_an_admitted_request_knows_its_estimate_and_reservation() -> None:
     exchange, parsed = exchange_of(body_of(messages=[{"role": "user", "content": "x" * 4_000}]))
     estimates, store = Estimates(), Ledgers()
-    reservation = await admitted(exchange, parsed, store, estimates)
+    reservation = await reserved(exchange, parsed, store, estimates)
     assert isinstance(reservation, Reservation)
     assert 1_000 < exchange.estimated_input < 1_050
     assert [ask.id for ask in store.asked] == [exchange.id] != [exchange.request.request_id]
@@ -266,7 +266,7 @@ async def test_what_the_model_taught_is_used() -> None:
     estimates, store = Estimates(), Ledgers()
     for _ in range(16):
         estimates.of(CALLER.team, "m").learn(InputSize(100), 100, 33)
-    await admitted(exchange, parsed, store, estimates)
+    await reserved(exchange, parsed, store, estimates)
     assert store.asked[0].likely == 33
 
 
@@ -278,7 +278,7 @@ async def test_a_refusal_is_raised(per: Per, why: RefusalReason, kind: type[Exce
     exchange, parsed = exchange_of()
     refused = Refusal(LimitStatus(limit(per=per), 1, 0, 0, NOW_MS + 1), 1, why, 500, NOW_MS)
     with pytest.raises(kind):
-        await admitted(exchange, parsed, Ledgers(refused))
+        await reserved(exchange, parsed, Ledgers(refused))
     assert exchange.refusal is refused
 
 
@@ -295,7 +295,7 @@ async def test_what_the_store_repeats_is_refused_before_it_is_asked() -> None:
 async def test_a_store_that_is_out_is_told() -> None:
     exchange, parsed = exchange_of()
     with pytest.raises(StoreUnavailable):
-        await admitted(exchange, parsed, Ledgers(StoreUnavailable("It is out.")))
+        await reserved(exchange, parsed, Ledgers(StoreUnavailable("It is out.")))
 
 
 def test_a_limit_in_dollars_without_a_price_charges_nothing() -> None:

@@ -89,9 +89,11 @@ async def test_a_reload_with_an_unknown_parameter_is_refused_and_reloads_nothing
 def test_a_token_is_asked_for_where_one_is_configured_and_nothing_goes_where_none_is() -> None:
     check_token(TOKEN, "operators-token")
     check_token({"authorization": "bearer  operators-token"}, "operators-token")
-    with pytest.raises(KeyUnknown):
+    with pytest.raises(KeyUnknown, match="Send the admin token"):
         check_token({}, "operators-token")
-    with pytest.raises(KeyUnknown):
+    with pytest.raises(KeyUnknown, match="Send the admin token"):
         check_token({"authorization": "operators-token"}, "operators-token")
+    with pytest.raises(KeyUnknown, match="This is not the admin token"):
+        check_token({"authorization": "Bearer another-token"}, "operators-token")
     with pytest.raises(AdminForbidden):
         check_token(TOKEN, "")

@@ -49,6 +49,12 @@ def test_a_version_that_is_there_twice_is_to_be_left_off_the_base_url() -> None:
     assert said.endswith(f"The base URL of OpenAI's SDKs and most tools is {AT}/v1 here.")
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/console", "/console/app.js", "/admin/v1/usage"])
+def test_what_operators_use_is_at_another_address(path: str) -> None:
+    assert hint(path, {}).endswith("what operators use is at the address of `admin.listen`.")
+    assert "admin.listen" not in hint(f"/v1{path}", {})
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [

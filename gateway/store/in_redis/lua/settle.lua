@@ -45,7 +45,8 @@
 --   the request id, the record as JSON, how long it is kept in milliseconds, and how many records the team may have
 --
 -- Returns {1, now} where it settled, {1, now, put in, dropped} where that crossed thresholds, {0, now} where that had
--- been done, and {2, now, first open day} where the day is closed: nothing was settled then.
+-- been done, and {2, now, first open day} where the day is closed: nothing was settled then. The first bill of a team and
+-- day has 3 in place of 1.
 --
 -- Holds are not moved to the present step here: what is taken out of one stays where it was written. Most counters are
 -- read and written in locals, and the functions of counter.lua and holds.lua are for the others.
@@ -409,9 +410,11 @@ if not state then
   call('PEXPIRE', keys[1], given[3])
 end
 
+local result = { 1, now }
 if ledger_row then
   call('HSET', keys[2], ARGV[3], ledger_row)
   if not billed and call('HLEN', keys[2]) == 1 then
+    result[1] = 3
     call('PEXPIRE', keys[2], ledger_ms)
     call('ZADD', keys[4], now, string.match(keys[2], '[^:]*$'))
     call('ZREMRANGEBYSCORE', keys[4], '-inf', now - ledger_ms)
@@ -433,7 +436,6 @@ if given[6] == 1 then
     tonumber(ARGV[of_record + 4])
   )
 end
-local result = { 1, now }
 if crossed then
   local notify, notify_of_user = notifications()
   local outbox, put_in = first_counter + dues, 0
