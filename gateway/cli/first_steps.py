@@ -29,7 +29,8 @@ def show_how(key: str, admin_token: str, loaded: LoadedSnapshot, data: Address, 
     click.echo(f"\nThe gateway serves {models[0]}{more}\nat http://{data}/v1 with the key {key}\n")
     click.echo(f"A plain answer:\n\n{_curl(data, key, models[0], {})}\n")
     click.echo(f"A streamed one:\n\n{_curl(data, key, models[0], {'stream': True})}\n")
-    click.echo(f"For clients of OpenAI's and Anthropic's APIs (docs/clients/):\n\n{_environment(data, key)}\n")
+    environment = _environment(data, key, models[0])
+    click.echo(f"For clients of OpenAI's and Anthropic's APIs (docs/clients/):\n\n{environment}\n")
     if admin_token == DEMO_ADMIN_TOKEN:
         program, address = _program(), "" if admin == _DEMO_ADMIN else f" {admin}"
         reports = "\n".join(f"{program} {report} --demo{address}" for report in ("usage", "limits"))
@@ -65,11 +66,14 @@ def _curl(data: Address, key: str, model: str, more: dict[str, Any]) -> str:
     )
 
 
-def _environment(data: Address, key: str) -> str:
+def _environment(data: Address, key: str, model: str) -> str:
+    """Claude Code asks for models of Anthropic's unless both of its variables name another."""
     named = {
         "OPENAI_BASE_URL": f"http://{data}/v1",
         "OPENAI_API_KEY": key,
         "ANTHROPIC_BASE_URL": f"http://{data}",
         "ANTHROPIC_API_KEY": key,
+        "ANTHROPIC_MODEL": model,
+        "ANTHROPIC_DEFAULT_HAIKU_MODEL": model,
     }
-    return "\n".join(f"export {name}={value}" for name, value in named.items())
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in named.items())

@@ -78,7 +78,6 @@ class JsonSpans(msgspec.Struct):
             self.found = _spans_by_walking(self.readable, self.raws)
         return self.found
 
-    @property
     def names(self) -> Collection[str]:
         """Those of the members, in order of appearance."""
         return self.raws if self.found is None else self.found
@@ -217,7 +216,7 @@ def read_json_spans(body: bytes) -> JsonSpans:
 def _read_with_surrogates(body: bytes, readable: bytes) -> JsonSpans:
     """An object that is read with its lone surrogates replaced. Raises BodyUnreadable."""
     members = read_json_spans(readable)
-    if any("\ufffd" in name for name in members.names):
+    if any("\ufffd" in name for name in members.names()):
         raise BodyUnreadable("The name of a member has half of a surrogate pair. Send whole characters.")
     return JsonSpans(body, members.spans, readable, named=members.named)
 

@@ -11,6 +11,8 @@ decides. An unknown or ambiguous model has no price: a wrong price is worse than
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -153,8 +155,9 @@ def load_catalogue(now: datetime) -> PriceCatalogue:
         # The package is an extra, and its data are 1.5 MB that only these commands need.
         from genai_prices import __version__, data, data_snapshot
     except ImportError:
-        message = "The price catalogue is not installed. Run: pip install genai-prices"
-        raise CatalogueMissing(message) from None
+        # `pip` alone often is that of another Python.
+        install = f"{shlex.quote(sys.executable)} -m pip install genai-prices"
+        raise CatalogueMissing(f"The price catalogue is not installed. Run: {install}") from None
     return PriceCatalogue(data_snapshot.DataSnapshot(data.providers, from_auto_update=False), __version__, now)
 
 

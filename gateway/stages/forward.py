@@ -277,7 +277,7 @@ def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:
 def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> bytes:
     """The body for this target: the client's bytes, except for what must change."""
     changes: dict[Path, bytes] = {}
-    members, names = parsed.members, parsed.members.names
+    members, names = parsed.members, parsed.members.names()
     if target.model != parsed.asked_model and parsed.endpoint.about is None:
         changes |= _model_changes(parsed, target)
     if parsed.stream and _must_ask_usage(parsed, target):
@@ -330,7 +330,7 @@ def _added_cap(parsed: ParsedRequest, target: Target) -> Path:
     usual: Path = (target.upstream.output_cap,)
     paths = [path for path in parsed.endpoint.cap_paths if path != LLAMA_CAP]
     # A second spelling of an object that is there would be a second object.
-    begun = next((path for path in paths if path[0] in parsed.members.names), paths[0])
+    begun = next((path for path in paths if path[0] in parsed.members.names()), paths[0])
     return usual if usual in paths else begun
 
 

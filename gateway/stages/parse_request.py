@@ -62,7 +62,7 @@ def parse_request(
     else:
         members, rest, content_type = body.fields, body.rest, body.content_type
         fields = _fields_of_form(body, endpoint)
-        outline = _outline(type(fields), members.names)
+        outline = _outline(type(fields), members.names())
     asked_model = _checked(path_model, members, endpoint.model_paths) if endpoint.names_model else fields.model
     tier, asked, streams = fields.tier(), fields.output_cap(), fields.streams()
     binding = _binding(asked_model, fields, tier, endpoint, caller, snapshot)
@@ -258,13 +258,13 @@ def _refuse_second_readings(members: JsonSpans, outline: _Outline, endpoint: End
     for member, names in outline.within:
         inner = members.value(member)
         if inner is not None and inner.startswith(b"{"):
-            names.refuse_lookalikes(read_json_spans(inner).names)
+            names.refuse_lookalikes(read_json_spans(inner).names())
 
 
 def _refuse_other_models(members: JsonSpans) -> None:
     """Refuse models that the upstream would choose from by itself: the key may not be allowed them, and they would be
     charged as the one that was asked for. Raises FieldInvalid."""
-    for name in members.names:
+    for name in members.names():
         if name in OTHER_MODELS and not _NO_MODELS.fullmatch(members.value(name) or b"null"):
             raise FieldInvalid(
                 f"{name!r} names models for the upstream to choose from, which could be neither limited nor charged as"
@@ -278,7 +278,7 @@ def _refuse_overrides(members: JsonSpans, read: NamesRead) -> None:
     overrides = members.value(OVERRIDES)
     if overrides is None or not overrides.startswith(b"{"):
         return
-    for name in read_json_spans(overrides).names:
+    for name in read_json_spans(overrides).names():
         if name in read or name in SETTINGS:
             raise FieldInvalid(
                 f"{OVERRIDES!r} has {name[:SHOWN_NAME]!r}, which some upstreams read in place of the request's own."
@@ -303,7 +303,7 @@ def _checked(model: str, members: JsonSpans, paths: Sequence[Path]) -> str:
     """The model that the path names. Raises FieldInvalid where the body names another one: servers differ in which of
     them they obey."""
     for path in paths:
-        if path[0] in members.names:
+        if path[0] in members.names():
             for name in _texts_at(msgspec.json.decode(members.value(path[0]) or b"null"), path[1:]):
                 if name.removeprefix(GEMINI_PREFIX) != model:
                     shown = ".".join(path)

@@ -89,14 +89,10 @@ class HttpConnection(web.RequestHandler):
     """What is written for a client goes to `transport`, which is None once the connection ends: at once by `write`, by
     `writes` together with what others get in the same turn of the event loop."""
 
-    congested = False
-    """Whether the client reads more slowly than is written for it."""
     pause: Callable[[], None] | None = None
     resume: Callable[[], None] | None = None
     response_began = False
     """Whether the answer to the request that is served has begun."""
-    is_last_answer = False
-    """Whether the connection ends with the answer to the request that it has."""
     remote = ""
     """The client's address; empty where it has none, as with a Unix socket."""
     _socket: asyncio.Transport | None = None
@@ -140,6 +136,10 @@ class HttpConnection(web.RequestHandler):
             auto_decompress=False,
         )
         self._messages = _NO_MESSAGES
+        self.congested = False
+        """Whether the client reads more slowly than is written for it."""
+        self.is_last_answer = False
+        """Whether the connection ends with the answer to the request that it has."""
         self._waiting: list[_Head] = []
         """Requests behind the one that is served."""
         self._may_begin = may_begin

@@ -47,20 +47,33 @@ _NOTHING: deque[bytes] = deque(maxlen=0)
 class ClientBody:
     """A `gateway.core.request.Body`. Its owner calls `release` when the request is over, or earlier."""
 
-    size = 0
-    team = ""
-    _small_bytes = 0
-    """What it takes of the memory where it was available."""
-    _holds: HeldBytes | None = None
-    _decoder: ContentDecoder | None = None
-    _turns = 0
-    _spools: tuple[DiskSpool, ...] = ()
+    __slots__ = (
+        "_content",
+        "_decoder",
+        "_holds",
+        "_max_bytes",
+        "_memory",
+        "_request",
+        "_small_bytes",
+        "_spools",
+        "_turns",
+        "size",
+        "team",
+    )
 
     def __init__(self, request: ClientRequest, max_bytes: int, memory: BodyMemory) -> None:
         self._request = request
         self._content = request.content
         self._max_bytes = max_bytes
         self._memory = memory
+        self.size = 0
+        self.team = ""
+        self._small_bytes = 0
+        """What it takes of the memory where it was available."""
+        self._holds: HeldBytes | None = None
+        self._decoder: ContentDecoder | None = None
+        self._turns = 0
+        self._spools: tuple[DiskSpool, ...] = ()
 
     @property
     def _held(self) -> HeldBytes:

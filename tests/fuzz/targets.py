@@ -144,7 +144,7 @@ def members(data: bytes) -> None:
         spans = read_json_spans(data)
     except BodyUnreadable:
         return
-    input_size(spans, weighed_members(spans.names))
+    input_size(spans, weighed_members(spans.names()))
     with contextlib.suppress(ValueError, RecursionError):  # More digits, or deeper, than Python's parser takes.
         read = json.loads(data)
         assert list(read) == list(spans.spans)

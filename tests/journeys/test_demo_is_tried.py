@@ -45,6 +45,18 @@ async def test_the_commands_that_the_demo_prints_work_as_they_stand() -> None:
     assert await process.wait() == 0
 
 
+async def test_the_variables_that_the_demo_prints_are_all_that_claude_code_needs() -> None:
+    process = await _start("--demo")
+    exports = re.findall(r"^export .*$", await _printed(process), re.MULTILINE)
+    for model in ("ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_HAIKU_MODEL"):
+        body = json.dumps({"model": f"${model}", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]})
+        data = body.replace('"', '\\"')
+        curl = f'curl -s $ANTHROPIC_BASE_URL/v1/messages -H "x-api-key: $ANTHROPIC_API_KEY" -d "{data}"'
+        assert '"type":"message"' in await _shell("\n".join([*exports, curl]))
+    process.terminate()
+    assert await process.wait() == 0
+
+
 def test_the_demo_serves_every_model_that_a_page_of_a_client_names() -> None:
     pages = "".join(page.read_text() for page in sorted(PAGES.glob("*.md")))
     named = set(re.findall(r"\b(?:claude|gemini)-[a-z]*-?\d[a-z0-9.-]*\b", pages))

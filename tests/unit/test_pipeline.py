@@ -704,7 +704,7 @@ async def test_a_stream_holds_nothing_of_its_prompt() -> None:
     (exchange,) = whole.pipeline.running
     assert whole.client.body == CHUNK
     assert exchange.parsed is not None
-    assert (exchange.parsed.members.body, [*exchange.parsed.members.names], body.released) == (b"", [], True)
+    assert (exchange.parsed.members.body, [*exchange.parsed.members.names()], body.released) == (b"", [], True)
     whole.client.gone = True
     running.cancel()
     await asyncio.wait([running])

@@ -1,7 +1,8 @@
 """One pipelined connection to a Redis server, which reconnects by itself.
 
-A `RedisConnection` packs the calls of one turn of the event loop into one write. Replies come in the order of the
-calls: `data_received` parses them and resolves their futures, without a task in between.
+A `RedisConnection` sends the first call of a turn of the event loop at once, so that it is answered while the turn goes
+on, and packs those that follow into one write at its end. Replies come in the order of the calls: `data_received`
+parses them and resolves their futures, without a task in between.
 
 A silent server counts as out. If calls wait and nothing comes for `timeout_s`, or one call waits for ten times as long,
 all waiting calls fail, and further calls fail at once until the server has answered again: no request waits for a
@@ -239,11 +240,12 @@ class RedisConnection:
             return reply
         self._pending.append(_PendingCall(command, reply, self._time.steps))
         if self._wakeup is None:
-            # The first call of this turn of the loop: the others go with it.
-            self._wakeup = self._loop.call_soon(self._send_pending)
             self._time.run()
             if self._running is None:
                 self._running = self._tasks.keep_running("connect to Redis", self._stay_connected)
+            self._send_pending()
+            # The other calls of this turn of the loop go together.
+            self._wakeup = self._loop.call_soon(self._send_pending)
         return reply
 
     def reconnect(self, why: str) -> None:

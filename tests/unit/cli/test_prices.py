@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -114,7 +115,8 @@ def without_the_extra(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_without_the_extra_one_line_says_how_to_install_it(config: Path) -> None:
     ended = without_the_extra("prices", "-c", str(config))
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == "Error: The price catalogue is not installed. Run: pip install genai-prices\n"
+    install = f"{shlex.quote(sys.executable)} -m pip install genai-prices"
+    assert ended.stderr == f"Error: The price catalogue is not installed. Run: {install}\n"
 
 
 def test_without_the_extra_a_configuration_is_checked_all_the_same(config: Path) -> None:

@@ -20,7 +20,7 @@ PROSE = "the_quick_brown_fox_" * 5_000
 
 def measured(body: bytes) -> InputSize:
     members = read_json_spans(body)
-    return input_size(members, weighed_members(members.names))
+    return input_size(members, weighed_members(members.names()))
 
 
 def size(**members: Any) -> InputSize:

@@ -352,7 +352,7 @@ def test_a_second_member_in_the_length_of_spaces_is_refused(body: bytes) -> None
 )
 def test_members_are_found_and_changed_however_they_are_spaced(body: bytes) -> None:
     members = read_json_spans(body)
-    assert (list(members.names), members.value("a"), members.value("b")) == (["a", "b"], b"1", b"[2]")
+    assert (list(members.names()), members.value("a"), members.value("b")) == (["a", "b"], b"1", b"[2]")
     assert members.value("c") is None
     assert members.changed({"b": b"3"}) == body.replace(b"[2]", b"3")
     assert members.spans["b"] == (body.index(b"[2]"), body.index(b"[2]") + 3)

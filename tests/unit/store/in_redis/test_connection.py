@@ -88,12 +88,29 @@ async def test_what_is_called_on_a_closed_connection_that_is_not_lost_yet_waits_
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failures.append(context))
     connection = RedisConnection(server.connect, 10.0, BackgroundTasks(unexpected))
     assert await connection.call(PING) == b"OK"
-    reply = connection.call(PING)
     server.transports[0].close()
+    reply = connection.call(PING)
     asyncio.get_running_loop().call_later(0, server.streams[0].connection_lost, None)
     assert await reply == b"OK"
     assert b"PING" in server.transports[1].written
     assert failures == []
+    connection.close()
+
+
+async def test_the_first_call_of_a_turn_is_sent_at_once_and_the_others_together() -> None:
+    server = FakeServer()
+    connection = RedisConnection(server.connect, 10.0, BackgroundTasks(unexpected))
+    await connection.call(PING)
+    [transport] = server.transports
+    for _ in range(2):  # In each of two turns.
+        before = len(transport.written)
+        calls = [connection.call(PING)]
+        alone = len(transport.written) - before
+        calls += [connection.call(PING) for _ in range(3)]
+        assert len(transport.written) - before == alone > 0
+        await asyncio.sleep(0)
+        assert len(transport.written) - before == 4 * alone
+        assert await asyncio.gather(*calls) == [b"OK"] * 4
     connection.close()
 
 
