@@ -47,6 +47,7 @@ LITELLM = "https://docs.litellm.ai/docs/completion/prompt_caching"
 MISTRAL = "https://docs.mistral.ai/api"
 MOONSHOT = "https://platform.moonshot.ai/docs/api/chat"
 NEW_API = "https://github.com/QuantumNous/new-api/blob/main/dto/openai_response.go"
+NEW_API_MESSAGES = "https://github.com/QuantumNous/new-api/blob/main/dto/claude.go"
 OLLAMA = "https://docs.ollama.com/api/usage"
 OPENROUTER = "https://openrouter.ai/docs/use-cases/usage-accounting"
 OPENROUTER_RERANK = "https://openrouter.ai/docs/api/api-reference/rerank"
@@ -229,13 +230,21 @@ AUDIO_WORDS = Vocabulary(
         _field("characters", "characters", DASHSCOPE_SPEECH),
     )
 )
+_CLAUDE_OF_NEW_API = (
+    _field("cache_write", "claude_cache_creation_5_m_tokens", NEW_API_MESSAGES, beside="input_tokens"),
+    _field("cache_write_1h", "claude_cache_creation_1_h_tokens", NEW_API_MESSAGES, beside="input_tokens"),
+)
 ANTHROPIC_WORDS = Vocabulary(
     (
         _field("input", "input_tokens", ANTHROPIC),
         _field("output", "output_tokens", ANTHROPIC),
-        *OPENAI_WORDS.fields,
+        *[field for field in _CACHE_FIELDS if field.source == ANTHROPIC_CACHE],
+        *_CLAUDE_OF_NEW_API,
+        *[field for field in OPENAI_WORDS.fields if field.source not in (ANTHROPIC_CACHE, NEW_API)],
     )
 )
+"""Anthropic's names, and those of others behind them. Where a part has several names, Anthropic's says where it is
+counted: `input_tokens` has nothing of what was read from a cache or written to it."""
 _GEMINI_FIELDS = (
     _field("input", "promptTokenCount", GEMINI),
     _field("input", "toolUsePromptTokenCount", GEMINI, added=True),

@@ -268,6 +268,49 @@ def test_cache_writes_are_told_apart_by_their_lifetime(report: dict[str, Any], u
     ("report", "usage"),
     [
         pytest.param(
+            {"cache_read_input_tokens": 100, "cached_tokens": 100},
+            Usage(1_100, 9, cached_input=100),
+            id="cached_tokens",
+        ),
+        pytest.param(
+            {"prompt_tokens_details": {"cached_tokens": 100}, "cache_read_input_tokens": 100},
+            Usage(1_100, 9, cached_input=100),
+            id="details",
+        ),
+        pytest.param(
+            {"cache_creation_input_tokens": 100, "prompt_tokens_details": {"cache_creation_tokens": 100}},
+            Usage(1_100, 9, cache_write=100),
+            id="writes in details",
+        ),
+        pytest.param(
+            {"cache_creation_input_tokens": 100, "claude_cache_creation_5_m_tokens": 100},
+            Usage(1_100, 9, cache_write=100),
+            id="writes of five minutes",
+        ),
+        pytest.param(
+            {"claude_cache_creation_5_m_tokens": 60, "claude_cache_creation_1_h_tokens": 40},
+            Usage(1_100, 9, cache_write=60, cache_write_1h=40),
+            id="writes by their lifetime alone",
+        ),
+        pytest.param(
+            {"cache_read_input_tokens": 100, "cached_tokens": 100, "total_tokens": 1_009},
+            Usage(1_000, 9, cached_input=100),
+            id="a total that has them inside",
+        ),
+    ],
+)
+def test_cached_input_of_a_message_is_beside_its_input_whatever_else_it_is_called(
+    report: dict[str, Any], usage: Usage
+) -> None:
+    whole = {"input_tokens": 1_000, "output_tokens": 9}
+    assert read_usage({**whole, **report}, ANTHROPIC_WORDS) == usage
+    assert read_usage({**dict(reversed(report.items())), **whole}, ANTHROPIC_WORDS) == usage
+
+
+@pytest.mark.parametrize(
+    ("report", "usage"),
+    [
+        pytest.param(
             {
                 "prompt_tokens": 9,
                 "completion_tokens": 201,
