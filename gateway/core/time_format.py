@@ -10,15 +10,16 @@ from gateway.core.remembered import remembered
 _FIRST_MS = -62_135_596_800_000
 """When the year 1 began, by UTC."""
 
-_FRACTIONS = tuple([f".{milliseconds:03}".rstrip("0") if milliseconds else "" for milliseconds in range(1000)])
-"""Of a second, by its milliseconds, each with its point; empty for none. Each answer with limits has a few."""
+_FRACTIONS = tuple([f".{milliseconds:03}".rstrip("0") + "s" if milliseconds else "s" for milliseconds in range(1000)])
+"""Of a second, by its milliseconds, each with its point, where it is not none, and the unit. Each answer with limits
+has a few."""
 
 
 def duration_text(milliseconds: int) -> str:
     """`0s`, `120ms`, `1s`, `6m0s`, `72h0m0s`: as OpenAI writes the time until a limit resets."""
     if milliseconds < 1000:
         return f"{milliseconds}ms" if milliseconds > 0 else "0s"
-    return f"{_whole_seconds(milliseconds // 1000)}{_FRACTIONS[milliseconds % 1000]}s"
+    return _whole_seconds(milliseconds // 1000) + _FRACTIONS[milliseconds % 1000]
 
 
 @remembered(1_024)

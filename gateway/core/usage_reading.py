@@ -42,6 +42,7 @@ class UsageReader:
     __slots__ = (
         "_believed_otherwise",
         "_brought",
+        "_by_choice",
         "_counted",
         "_duration_ms",
         "_report",
@@ -70,6 +71,8 @@ class UsageReader:
         self._counted: Mapping[str, int] = _NOTHING
         self._brought: Mapping[str, int] = _NOTHING
         """Units that events have brought one by one. The final report, or what comes with it, has them all."""
+        self._by_choice: dict[int, Usage] | None = None
+        """What each choice has reported of itself last, where choices do."""
         self._duration_ms = 0
 
     @property
@@ -153,9 +156,25 @@ class UsageReader:
                 usage = reading.usage
             if not (usage.input or had_output):
                 usage = msgspec.structs.replace(usage, **{name: getattr(self._reported, name) for name in _OF_INPUT})
+        if place.of_choice:
+            usage = self._with_other_choices(members, place, usage)
         self.tells_input = reading.tells_input
         self._report, self._reported, self.reported = report, usage, True
         return True
+
+    def _with_other_choices(self, members: Members, place: UsagePlace, usage: Usage) -> Usage:
+        """With the output of the choices that have reported theirs, here or before."""
+        found = self._by_choice = self._by_choice or {}
+        choices = members.get(place.path[0])
+        for position, choice in enumerate(choices if isinstance(choices, list) else ()):
+            reading = _read_at(place, choice.get(place.path[-1]), self._table) if isinstance(choice, dict) else None
+            if reading is not None and len(found) < _CHOICES_MAX:
+                index = choice.get("index")
+                found[index if isinstance(index, int) else position] = reading.usage
+        if len(found) < 2:
+            return usage
+        summed = {name: sum([getattr(one, name) for one in found.values()]) for name in _OF_OUTPUT}
+        return msgspec.structs.replace(usage, **summed)
 
     def _read_total(self, report: Members, place: UsagePlace) -> Reading | None:
         """A total alone, which says how much came since an earlier report."""
@@ -187,6 +206,8 @@ def wanted_of(table: UsageTable, also: Iterable[Path] = ()) -> Wanted:
     paths: list[Path] = [("type",), *table.tier_paths, *table.id_paths, *also]
     for place in table.places:
         paths += [place.path] if place.path else [field.path for field in place.words.fields]
+        if place.of_choice:
+            paths.append((*place.path[:-1], "index"))
     for items in table.items:
         inner: list[Path] = [("type",), ("action", "type"), ("content", "")] if items.kind else [("",)]
         element = items.path if items.event else (*items.path, "*")
@@ -233,6 +254,10 @@ def _without_synonyms(earlier: Members, report: Members, words: Vocabulary) -> M
     return {name: value for name, value in earlier.items() if not any(name in names for names in told)}
 
 
+_CHOICES_MAX = 128
+"""As many as OpenAI's API gives (`n`)."""
+
+_OF_OUTPUT = ("output", "reasoning", "audio_output", "image_output")
 _OF_INPUT = ("input", "cached_input", "cache_write", "cache_write_1h", "audio_input", "image_input")
 
 

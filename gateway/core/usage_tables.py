@@ -312,6 +312,8 @@ class UsagePlace(msgspec.Struct, frozen=True):
     needs_output: bool = False
     """Whether a report is final only where it has output: the first of a stream may have a total, which is that of
     the input."""
+    of_choice: bool = False
+    """Whether each choice has its own: the same input, and the output of that choice alone."""
     member: str = ""
     """The only name of the path; empty where it has none or several. Made of the path."""
 
@@ -390,7 +392,7 @@ CHAT_USAGE = UsageTable(
     (
         _USAGE,
         UsagePlace(("x_groq", "usage"), GROQ),
-        UsagePlace(("choices", "*", "usage"), MOONSHOT),
+        UsagePlace(("choices", "*", "usage"), MOONSHOT, of_choice=True),
         UsagePlace(("usage", "billed_units"), COHERE_CHAT, COHERE_WORDS),
         UsagePlace((), OLLAMA, OLLAMA_WORDS),
     ),
@@ -421,7 +423,12 @@ RESPONSES_USAGE = UsageTable(
 MESSAGES_USAGE = UsageTable(
     "messages",
     (
-        UsagePlace(("usage",), ANTHROPIC_STREAM, ANTHROPIC_WORDS, events=_events("message_delta", "message", "")),
+        UsagePlace(
+            ("usage",),
+            ANTHROPIC_STREAM,
+            ANTHROPIC_WORDS,
+            events=_events("message_delta", "message_stop", "message", ""),
+        ),
         UsagePlace(
             ("message", "usage"), ANTHROPIC_STREAM, ANTHROPIC_WORDS, events=_events("message_start"), final=False
         ),

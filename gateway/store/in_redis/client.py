@@ -13,6 +13,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from gateway.core.errors import StoreUnavailable
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import CallRefused
@@ -131,15 +133,12 @@ class RedisServers(Protocol):
     def close(self) -> None: ...
 
 
-class SentCall:
-    """A call of a script on its way: where to, since when, and the reply to come."""
+class SentCall(msgspec.Struct, frozen=True):
+    """A call of a script on its way: where to, the reply to come, and since when."""
 
-    __slots__ = ("began", "node", "reply")
-
-    def __init__(self, node: RedisNode, reply: asyncio.Future[Any], began: float) -> None:
-        self.node = node
-        self.reply = reply
-        self.began = began
+    node: RedisNode
+    reply: asyncio.Future[Any]
+    began: float
 
 
 class Router:

@@ -61,6 +61,7 @@ def read(table: UsageTable, *events: dict[str, Any] | bytes) -> UsageReader:
         pytest.param(RESPONSES_USAGE, {"object": "response", "usage": RESPONSE}, id="a response"),
         pytest.param(MESSAGES_USAGE, {"type": "message", "usage": RESPONSE}, id="a message"),
         pytest.param(MESSAGES_USAGE, {"type": "message_delta", "usage": RESPONSE}, id="message_delta"),
+        pytest.param(MESSAGES_USAGE, {"type": "message_stop", "usage": RESPONSE}, id="message_stop"),
         pytest.param(GEMINI_USAGE, {"usageMetadata": {"promptTokenCount": 11, "candidatesTokenCount": 7}}, id="Gemini"),
     ],
 )
@@ -69,6 +70,38 @@ def test_usage_is_found_at_each_place_of_an_api(table: UsageTable, members: dict
     assert (reader.usage.input, reader.usage.output) == (11, 7)
     assert reader.reported
     assert reader.final
+
+
+def _of_choice(index: int, output: int, **more: Any) -> dict[str, Any]:
+    report = {"prompt_tokens": 11, "completion_tokens": output, "total_tokens": 11 + output, **more}
+    return {"index": index, "delta": {}, "finish_reason": "stop", "usage": report}
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [{"choices": [_of_choice(0, 40), _of_choice(1, 30)]}],
+        [{"choices": [_of_choice(0, 40)]}, {"choices": [_of_choice(1, 30)]}],
+        [{"choices": [_of_choice(1, 1)]}, {"choices": [_of_choice(0, 40)]}, {"choices": [_of_choice(1, 30)]}],
+        [{"choices": [_of_choice(0, 40)]}, {"choices": [{"index": 1, "usage": None}, _of_choice(1, 30)]}],
+    ],
+)
+def test_the_output_of_all_choices_counts_where_each_reports_its_own(events: list[dict[str, Any]]) -> None:
+    reader = read(CHAT_USAGE, *events)
+    assert (reader.usage.input, reader.usage.output) == (11, 70)
+    assert reader.final
+    whole = read(CHAT_USAGE, *events, {"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 71}})
+    assert (whole.usage.input, whole.usage.output) == (11, 71)
+
+
+def test_the_thoughts_of_all_choices_count_in_a_text_that_is_read_in_pieces() -> None:
+    thoughts = {"completion_tokens_details": {"reasoning_tokens": 4}}
+    answer = json.dumps({"choices": [_of_choice(0, 40, **thoughts), _of_choice(1, 30, **thoughts)]}).encode()
+    reader = UsageReader(CHAT_USAGE)
+    scanner = reader.scanner()
+    scanner.feed(answer)
+    scanner.close()
+    assert (reader.usage.output, reader.usage.reasoning) == (70, 8)
 
 
 @pytest.mark.parametrize(
