@@ -273,4 +273,5 @@ def _is_counted(item: Any, items: CountedItems) -> bool:
     if isinstance(item.get("content"), dict):
         return False  # In place of what a search has found it is why it failed, which costs nothing.
     action = item.get("action")
-    return not items.actions or not isinstance(action, dict) or action.get("type") in items.actions
+    kind = action.get("type") if isinstance(action, dict) else None
+    return not items.actions or kind is None or kind in items.actions  # Volcengine's searches have no type.

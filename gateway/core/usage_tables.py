@@ -34,6 +34,8 @@ ANTHROPIC_CACHE = "https://docs.claude.com/en/docs/build-with-claude/prompt-cach
 GEMINI = "https://ai.google.dev/api/generate-content#UsageMetadata"
 GEMINI_EMBEDDINGS = "https://ai.google.dev/api/embeddings"
 DASHSCOPE_CACHE = "https://help.aliyun.com/zh/model-studio/context-cache"
+DASHSCOPE_RESPONSES = "https://help.aliyun.com/zh/model-studio/qwen-api-via-openai-responses"
+DASHSCOPE_SEARCH = "https://help.aliyun.com/zh/model-studio/web-search"
 DASHSCOPE_SPEECH = "https://help.aliyun.com/zh/model-studio/qwen-tts-api"
 DEEPSEEK = "https://api-docs.deepseek.com/api/create-chat-completion"
 GEMINI_GROUNDING = "https://ai.google.dev/gemini-api/docs/google-search"
@@ -55,6 +57,7 @@ PERPLEXITY = "https://docs.perplexity.ai/models/models/sonar-deep-research"
 SGLANG = "https://github.com/sgl-project/sglang/blob/main/python/sglang/srt/entrypoints/openai/protocol.py"
 SILICONFLOW = "https://docs.siliconflow.cn/en/api-reference/rerank/create-rerank"
 VOLCENGINE = "https://www.volcengine.com/docs/82379/1541523"
+VOLCENGINE_SEARCH = "https://www.volcengine.com/docs/82379/1756990"
 XAI = "https://docs.x.ai/docs/api-reference"
 
 
@@ -206,6 +209,9 @@ _UNIT_FIELDS = (
     _field("searches", "num_sources_used", XAI),
     _field("searches", "num_search_queries", PERPLEXITY),
     _field("searches", "search_units", OPENROUTER_RERANK),
+    _field("searches", "x_tools.web_search.count", DASHSCOPE_RESPONSES),
+    _field("searches", "plugins.search.count", DASHSCOPE_SEARCH),
+    _field("searches", "tool_usage.web_search", VOLCENGINE_SEARCH),
     _field("images", "generated_images", VOLCENGINE),
 )
 _OPENAI_WHOLES = (
@@ -333,8 +339,8 @@ class UsagePlace(msgspec.Struct, frozen=True):
 
 class CountedItems(msgspec.Struct, frozen=True):
     """Units counted from the answer itself: elements of an array, of a `kind` if one is given. Of a call with
-    an `action` only those with one of `actions` count. With an `event` the path is that of the single element that such
-    an event brings: these count until the report comes that ends the stream."""
+    an `action` that has a type only those with one of `actions` count. With an `event` the path is that of the single
+    element that such an event brings: these count until the report comes that ends the stream."""
 
     count: str
     path: Path

@@ -185,6 +185,12 @@ def test_the_thoughts_of_all_choices_count_in_a_text_that_is_read_in_pieces() ->
             Usage(11, 7),
             id="an action that is no name",
         ),
+        pytest.param(
+            RESPONSES_USAGE,
+            {"usage": RESPONSE, "output": [{"type": "web_search_call", "action": {"query": "moons"}}]},
+            Usage(11, 7, searches=1),
+            id="an action without a name",
+        ),
         pytest.param(RESPONSES_USAGE, {"usage": None, "service_tier": "auto"}, Usage(service_tier="auto"), id="queued"),
         pytest.param(CHAT_USAGE, {"usage": CHAT, "service_tier": "flex"}, Usage(11, 7, service_tier="flex"), id="tier"),
         pytest.param(
