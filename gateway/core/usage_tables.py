@@ -242,6 +242,8 @@ _CLAUDE_OF_NEW_API = (
 )
 ANTHROPIC_WORDS = Vocabulary(
     (
+        # Kimi adds it: all input, where its input_tokens is that, or what of it was not cached.
+        _field("input", "prompt_tokens", MOONSHOT),
         _field("input", "input_tokens", ANTHROPIC),
         _field("output", "output_tokens", ANTHROPIC),
         *[field for field in _CACHE_FIELDS if field.source == ANTHROPIC_CACHE],
@@ -250,7 +252,7 @@ ANTHROPIC_WORDS = Vocabulary(
     )
 )
 """Anthropic's names, and those of others behind them. Where a part has several names, Anthropic's says where it is
-counted: `input_tokens` has nothing of what was read from a cache or written to it."""
+counted: `input_tokens` has nothing of what was read from a cache or written to it, `prompt_tokens` has both."""
 _GEMINI_FIELDS = (
     _field("input", "promptTokenCount", GEMINI),
     _field("input", "toolUsePromptTokenCount", GEMINI, added=True),

@@ -308,6 +308,28 @@ def test_cached_input_of_a_message_is_beside_its_input_whatever_else_it_is_calle
 
 
 @pytest.mark.parametrize(
+    ("entered", "prompt", "cached", "usage"),
+    [
+        pytest.param(1_000, 1_000, 400, Usage(1_000, 9, cached_input=400), id="all input twice"),
+        pytest.param(600, 1_000, 400, Usage(1_000, 9, cached_input=400), id="what was not cached, and all"),
+        pytest.param(0, 1_000, 1_000, Usage(1_000, 9, cached_input=1_000), id="all cached"),
+        pytest.param(600, 0, 400, Usage(1_000, 9, cached_input=400), id="a name that is not in use"),
+        pytest.param(100, 100, 400, Usage(500, 9, cached_input=400), id="more cached than the prompt"),
+    ],
+)
+def test_the_prompt_of_a_message_has_its_cached_input(entered: int, prompt: int, cached: int, usage: Usage) -> None:
+    report = {
+        "input_tokens": entered,
+        "prompt_tokens": prompt,
+        "output_tokens": 9,
+        "cache_read_input_tokens": cached,
+        "cached_tokens": cached,
+    }
+    assert read_usage(report, ANTHROPIC_WORDS) == usage
+    assert read_usage(dict(reversed(report.items())), ANTHROPIC_WORDS) == usage
+
+
+@pytest.mark.parametrize(
     ("report", "usage"),
     [
         pytest.param(
