@@ -209,6 +209,9 @@ def wanted_of(table: UsageTable, also: Iterable[Path] = ()) -> Wanted:
         if place.of_choice:
             paths.append((*place.path[:-1], "index"))
     for items in table.items:
+        if items.texts:
+            paths.append(items.path)
+            continue
         inner: list[Path] = [("type",), ("action", "type"), ("content", "")] if items.kind else [("",)]
         element = items.path if items.event else (*items.path, "*")
         paths += [(*element, *path) for path in inner]
@@ -264,6 +267,8 @@ _OF_INPUT = ("input", "cached_input", "cache_write", "cache_write_1h", "audio_in
 def _number_of(value: Any, items: CountedItems) -> int:
     if not isinstance(value, list):
         return 0
+    if items.texts:
+        return len({each for each in value if isinstance(each, str)} - {""})
     return sum(1 for each in value if not items.kind or _is_counted(each, items))
 
 

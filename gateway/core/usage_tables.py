@@ -342,7 +342,8 @@ class UsagePlace(msgspec.Struct, frozen=True):
 class CountedItems(msgspec.Struct, frozen=True):
     """Units counted from the answer itself: elements of an array, of a `kind` if one is given. Of a call with
     an `action` that has a type only those with one of `actions` count. With an `event` the path is that of the single
-    element that such an event brings: these count until the report comes that ends the stream."""
+    element that such an event brings: these count until the report comes that ends the stream. Of `texts` those count
+    that differ, and an empty one is none."""
 
     count: str
     path: Path
@@ -350,6 +351,7 @@ class CountedItems(msgspec.Struct, frozen=True):
     kind: str = ""
     actions: tuple[str, ...] = ()
     event: str = ""
+    texts: bool = False
 
 
 class UsageTable(msgspec.Struct, frozen=True):
@@ -502,7 +504,11 @@ GEMINI_USAGE = UsageTable(
     "generateContent",
     tuple(UsagePlace((name,), GEMINI, GEMINI_WORDS, needs_output=True) for name in ("usageMetadata", "usage_metadata")),
     tier_paths=(("serviceTier",),),
-    items=(CountedItems("searches", ("candidates", "*", "groundingMetadata", "webSearchQueries"), GEMINI_GROUNDING),),
+    items=(
+        CountedItems(
+            "searches", ("candidates", "*", "groundingMetadata", "webSearchQueries"), GEMINI_GROUNDING, texts=True
+        ),
+    ),
 )
 GEMINI_EMBEDDINGS_USAGE = UsageTable(
     "embedContent",

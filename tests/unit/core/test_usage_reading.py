@@ -191,6 +191,15 @@ def test_the_thoughts_of_all_choices_count_in_a_text_that_is_read_in_pieces() ->
             Usage(11, 7, searches=1),
             id="an action without a name",
         ),
+        pytest.param(
+            GEMINI_USAGE,
+            {
+                "candidates": [{"groundingMetadata": {"webSearchQueries": ["", "moons", "", "Mars", "moons", None]}}],
+                "usageMetadata": {"promptTokenCount": 11, "candidatesTokenCount": 7},
+            },
+            Usage(11, 7, searches=2),
+            id="searches that are empty or the same",
+        ),
         pytest.param(RESPONSES_USAGE, {"usage": None, "service_tier": "auto"}, Usage(service_tier="auto"), id="queued"),
         pytest.param(CHAT_USAGE, {"usage": CHAT, "service_tier": "flex"}, Usage(11, 7, service_tier="flex"), id="tier"),
         pytest.param(
