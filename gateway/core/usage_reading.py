@@ -2,7 +2,8 @@
 
 The last report counts. What it leaves out, or has as null, keeps the value of an earlier report: Anthropic reports in
 parts, and other providers repeat only what has changed. So does an input of zero behind a report of the input alone,
-since translators of other APIs end Anthropic's streams so. A total alone is read with what was reported before it.
+since translators of other APIs end Anthropic's streams so. A total alone is read with what was reported before it. What
+was cached of an input that was reported before is a part of it.
 
 Usage is believed only at the API's places: whatever a request's text put into an answer is inside a string, or at
 another path, and is never read. Bytes that are not JSON are read as far as they can be (tolerant_json.py); nothing here
@@ -23,7 +24,7 @@ from gateway.core.stored_objects import is_object_id
 from gateway.core.tolerant_json import JsonScanner, Wanted, scan, wanted_members
 from gateway.core.usage import Usage
 from gateway.core.usage_report import Members, Reading, milliseconds, read_report, tier_name, value_at
-from gateway.core.usage_tables import TOTALS, CountedItems, UsagePlace, UsageTable, Vocabulary
+from gateway.core.usage_tables import TOTALS, UNCACHED, CountedItems, UsagePlace, UsageTable, Vocabulary
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -152,7 +153,7 @@ class UsageReader:
         if self._reported is not None:
             completed = _completed(report, _without_synonyms(self._report, report, place.words))
             if completed is not report:
-                report, reading = completed, _read_at(place, completed, self._table) or reading
+                report, reading = self._read_completed(place, completed, self._reported, reading)
                 usage = reading.usage
             if not (usage.input or had_output):
                 usage = msgspec.structs.replace(usage, **{name: getattr(self._reported, name) for name in _OF_INPUT})
@@ -161,6 +162,18 @@ class UsageReader:
         self.tells_input = reading.tells_input
         self._report, self._reported, self.reported = report, usage, True
         return True
+
+    def _read_completed(
+        self, place: UsagePlace, report: Members, before: Usage, reading: Reading
+    ) -> tuple[Members, Reading]:
+        """A report that earlier ones complete. What of the input was cached may come later than all input, as in
+        Alibaba's messages, which do not know it when they begin: then it is a part of that, and not beside it."""
+        completed = _read_at(place, report, self._table) or reading
+        cached = _cached(completed.usage)
+        if reading.tells_input or not cached or _cached(before) or completed.usage.input != before.input + cached:
+            return report, completed
+        report = {**report, UNCACHED: max(0, before.input - cached)}
+        return report, _read_at(place, report, self._table) or completed
 
     def _with_other_choices(self, members: Members, place: UsagePlace, usage: Usage) -> Usage:
         """With the output of the choices that have reported theirs, here or before."""
@@ -255,6 +268,10 @@ def _without_synonyms(earlier: Members, report: Members, words: Vocabulary) -> M
     the last report of a stream in words of its own."""
     told = [names for names in words.synonyms if any(report.get(name) for name in names)]
     return {name: value for name, value in earlier.items() if not any(name in names for names in told)}
+
+
+def _cached(usage: Usage) -> int:
+    return usage.cached_input + usage.cache_writes
 
 
 _CHOICES_MAX = 128

@@ -304,6 +304,9 @@ TOTALS = frozenset(
 )
 """Members that are a sum of the others of their report."""
 
+UNCACHED = "input_tokens"
+"""The member of a report that leaves out what of the input was cached, where the vocabulary says so."""
+
 MODALITIES: dict[str | int, str] = {2: "IMAGE", 4: "AUDIO"}
 """Vertex AI writes modalities as names or as the numbers of its enumeration
 (https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/Modality)."""

@@ -309,6 +309,27 @@ def test_what_a_later_report_leaves_out_is_as_an_earlier_one_said(
 
 
 @pytest.mark.parametrize(
+    ("begun", "deltas", "usage"),
+    [
+        ({}, [{"cache_read_input_tokens": 60, "output_tokens": 7}], Usage(100, 7, cached_input=60)),
+        ({"cache_read_input_tokens": 0}, [{"cache_read_input_tokens": 60, "output_tokens": 7}], Usage(100, 7, 60)),
+        ({}, [{"cache_creation_input_tokens": 60, "output_tokens": 7}], Usage(100, 7, cache_write=60)),
+        ({}, [{"cache_read_input_tokens": 102, "output_tokens": 7}], Usage(102, 7, cached_input=102)),
+        ({}, [{"cache_read_input_tokens": 60, "output_tokens": 7}, {"output_tokens": 9}], Usage(100, 9, 60)),
+        ({}, [{"input_tokens": 40, "cache_read_input_tokens": 60, "output_tokens": 7}], Usage(100, 7, 60)),
+        ({"cache_read_input_tokens": 60}, [{"cache_read_input_tokens": 60, "output_tokens": 7}], Usage(160, 7, 60)),
+        ({"cache_read_input_tokens": 60}, [{"output_tokens": 7}], Usage(160, 7, 60)),
+    ],
+)
+def test_what_a_message_tells_of_a_cache_behind_its_input_is_a_part_of_that(
+    begun: dict[str, Any], deltas: list[dict[str, Any]], usage: Usage
+) -> None:
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 100, "output_tokens": 0, **begun}}}
+    reader = read(MESSAGES_USAGE, start, *[{"type": "message_delta", "usage": delta} for delta in deltas])
+    assert (reader.usage, reader.final) == (usage, True)
+
+
+@pytest.mark.parametrize(
     ("table", "reports", "usage"),
     [
         pytest.param(
