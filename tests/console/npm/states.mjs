@@ -347,13 +347,17 @@ await step("a chart has every day that was asked for, and an axis that can be re
   assert.deepEqual(ticks, ["$0", "$0.50", "$0.025", "$2.50", "$4", "$2,500", "$12.5K", "$0.0002"]);
 });
 
-await step("a circuit that is not closed says since when, and one attempt makes an axis of two ticks", async () => {
+await step("an upstream says why it is down, a circuit since when it is open, and one attempt makes an axis of two ticks", async () => {
   const circuit = { model: "m", key: null, state: "half_open", share: 1, opened_at: AT, next_try_at: null, why: { 503: 12 }, cooling: [] };
   const at = new Date().toISOString();
-  await answer("upstreams", (route) => json(route, listed([{ name: "a", up: true, in_flight: 0, models: ["m"], circuits: [circuit] }])));
+  await answer("upstreams", (route) => json(route, listed([
+    { name: "a", up: true, failed_checks: {}, in_flight: 0, models: ["m"], circuits: [circuit] },
+    { name: "b", up: false, failed_checks: { 404: 3 }, in_flight: 0, models: ["m"], circuits: [] },
+  ])));
   await answer("traffic", (route) => json(route, listed([{ at, attempts: { a: { 503: 1 } } }])));
   await show("upstreams");
   await page.getByText("12 × HTTP 503").waitFor();
+  await page.getByText("Its health checks fail: 3 × HTTP 404.").waitFor();
   assert.match(await page.locator("li .muted", { hasText: "opened" }).innerText(), /^opened 2 Mar/);
   assert.deepEqual(await page.locator(".chart svg g text").allTextContents(), ["0", "1"]);
 });
