@@ -1,9 +1,7 @@
 """Whose answer goes on next, where upstreams send faster than one turn of the event loop should pass on.
 
 A request that begins takes some turns: the store, the upstream and the client each have one. So turns have to stay
-short, however many streams are open: after PASSED_BYTES a piece is not passed on at once, but waits here for the next
-turn. What is counted is what comes between two that wait, not what comes in a turn, whose beginning would have to be
-noted each time: where there is little to do, one of many pieces waits, for a moment.
+short, however many streams are open: once a turn has passed on PASSED_BYTES, a piece waits here for the next one.
 
 An upstream at full speed always has more. Read to its end at once, one answer would keep every other request waiting;
 two hundred of them would, even if each turn of the event loop took but one read of each. So an answer that has more
@@ -50,21 +48,26 @@ class RelayQueue:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.left = PASSED_BYTES
-        """How many bytes may still be passed on at once. Who passes a piece on takes them off; a piece for which none
-        are left waits."""
+        """How many bytes may still be passed on in this turn, which `begin_turn` begins. Who passes a piece on takes
+        them off; a piece for which none are left waits."""
         self._cheap: deque[_Waiting] = deque()
         self._costly: deque[_Waiting] = deque()
         self._costly_from = 0.0
         """The monotonic second from which another costly one may go on."""
-        self._turn: asyncio.Handle | None = None
+        self.turn: asyncio.Handle | None = None
+        """The beginning of the next turn, where this one has begun."""
         self._pause: asyncio.TimerHandle | None = None
+
+    def begin_turn(self) -> None:
+        """To be called where `turn` is None."""
+        self.turn = self.loop.call_soon(self._next_turn)
 
     def wait(self, go_on: Callable[[], None], cost_s: float) -> None:
         """Call `go_on` when it is its turn. `cost_s` is what its last read took."""
         if cost_s <= COSTLY_S:
             self._cheap.append(_Waiting(go_on, cost_s))
-            if self._turn is None:
-                self._turn = self.loop.call_soon(self._next_turn)
+            if self.turn is None:
+                self.begin_turn()
             return
         self._costly.append(_Waiting(go_on, cost_s))
         self._costly_from = monotonic() + PAUSE * cost_s
@@ -72,15 +75,15 @@ class RelayQueue:
             self._await_pause()
 
     def _next_turn(self) -> None:
-        self._turn, self.left = None, PASSED_BYTES
+        self.turn, self.left = None, PASSED_BYTES
         left_s, waiting = TURN_S, len(self._cheap)
         while waiting and left_s > 0 and self.left > 0:
             waiting -= 1
             one = self._cheap.popleft()
             left_s -= one.cost_s
             one.go_on()
-        if self._cheap and self._turn is None:
-            self._turn = self.loop.call_soon(self._next_turn)
+        if self._cheap and self.turn is None:
+            self.begin_turn()
 
     def _await_pause(self) -> None:
         wait_s = self._costly_from - monotonic()

@@ -278,6 +278,8 @@ class Connection(asyncio.BufferedProtocol):
         piece = framing.feed(self._read_buffer[nbytes])
         if piece:
             self._deadlines.since = now = monotonic()
+            if relays.turn is None:
+                relays.begin_turn()
             relays.left -= nbytes + PIECE_BYTES
             if relays.left > 0:
                 sink(piece)
