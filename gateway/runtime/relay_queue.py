@@ -26,9 +26,7 @@ TURN_S = 0.0005
 costs about a tenth of that."""
 
 PASSED_BYTES = 32_768
-PIECE_BYTES = 256
-"""What is passed on at once in a turn, and what a piece counts for beside its own bytes: some seventy single events, or
-two full reads, which take less time together."""
+"""What is passed on at once in a turn: some 150 single events, or two full reads, which take less time."""
 
 COSTLY_S = 0.002
 """A read of ordinary events takes a quarter of that."""

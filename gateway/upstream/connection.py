@@ -45,7 +45,6 @@ from typing import Protocol
 
 from gateway.core.request import BodyTail
 from gateway.core.snapshot import Upstream
-from gateway.runtime.relay_queue import PIECE_BYTES
 from gateway.upstream.client_options import READ_BYTES, ClientOptions
 from gateway.upstream.contract import FailureReason
 from gateway.upstream.deadlines import Deadlines
@@ -280,7 +279,7 @@ class Connection(asyncio.BufferedProtocol):
             self._deadlines.since = now = monotonic()
             if relays.turn is None:
                 relays.begin_turn()
-            relays.left -= nbytes + PIECE_BYTES
+            relays.left -= nbytes
             if relays.left > 0:
                 sink(piece)
                 if nbytes == READ_BYTES:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.core.content_coding import CodingDamaged, CodingUnknown, ContentDecoder, codings_of
 from gateway.core.errors import UpstreamBroke, UpstreamUnreachable
-from gateway.runtime.relay_queue import PIECE_BYTES, RelayQueue
+from gateway.runtime.relay_queue import RelayQueue
 from gateway.upstream.contract import FailureReason
 
 if TYPE_CHECKING:  # A connection makes its response stream, which controls it in turn.
@@ -212,7 +212,7 @@ class ResponseStream:
             if left <= 0 and self._buffer.size:
                 self._yields = True
                 self._relays.wait(self._go_on, monotonic() - began)
-        self._relays.left -= TURN_BYTES - left + PIECE_BYTES
+        self._relays.left -= TURN_BYTES - left
         if self._connection is not None:
             self._connection.cost_s = monotonic() - began
 

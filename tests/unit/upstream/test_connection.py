@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import UpstreamBroke, UpstreamTimedOut
 from gateway.core.snapshot import Timeouts, Upstream
-from gateway.runtime.relay_queue import PASSED_BYTES, PIECE_BYTES
+from gateway.runtime.relay_queue import PASSED_BYTES
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.client_options import READ_BYTES, SHORT_READ_BYTES, ClientOptions, ReadBuffer
 from gateway.upstream.connection import Connection, StaleConnection
@@ -332,7 +332,7 @@ async def test_a_turn_passes_on_so_much_and_the_next_ones_go_on_in_rotation() ->
         await asyncio.sleep(0)
     assert counts[0] == begun > 10
     # The rest at the same pace, and one more in each turn: what begins with one is done with it.
-    most = PASSED_BYTES // (512 + PIECE_BYTES) + 1
+    most = PASSED_BYTES // 512 + 1
     assert all(after - before <= most for before, after in pairwise([0, *counts, len(passed)]))
     assert [int(piece) for piece in passed] == list(range(200))
     assert all(each.socket.is_read for each in upstreams)
