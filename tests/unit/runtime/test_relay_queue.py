@@ -6,6 +6,7 @@ import asyncio
 from time import monotonic
 
 from gateway.runtime.relay_queue import COSTLY_S, PAUSE, TURN_S, RelayQueue
+from gateway.runtime.turn import PASSED_BYTES, Turn
 
 
 class Answer:
@@ -25,7 +26,7 @@ class Answer:
 
 
 async def test_one_answer_goes_on_in_every_turn() -> None:
-    answer = Answer(RelayQueue(), TURN_S / 10)
+    answer = Answer(RelayQueue(Turn()), TURN_S / 10)
     answer.begin()
     for turn in range(20):
         assert answer.reads == turn
@@ -33,7 +34,7 @@ async def test_one_answer_goes_on_in_every_turn() -> None:
 
 
 async def test_many_answers_share_what_one_turn_has_in_rotation() -> None:
-    queue = RelayQueue()
+    queue = RelayQueue(Turn())
     answers = [Answer(queue, TURN_S / 4) for _ in range(20)]
     for answer in answers:
         answer.begin()
@@ -44,7 +45,7 @@ async def test_many_answers_share_what_one_turn_has_in_rotation() -> None:
 
 
 async def test_a_costly_answer_waits_for_several_times_what_it_took() -> None:
-    queue, cost_s = RelayQueue(), 5 * COSTLY_S
+    queue, cost_s = RelayQueue(Turn()), 5 * COSTLY_S
     answer, began = Answer(queue, cost_s), monotonic()
     answer.begin()
     while not answer.reads:
@@ -53,7 +54,7 @@ async def test_a_costly_answer_waits_for_several_times_what_it_took() -> None:
 
 
 async def test_many_costly_answers_go_on_one_at_a_time_and_hold_up_no_other() -> None:
-    queue, cost_s = RelayQueue(), 5 * COSTLY_S
+    queue, cost_s = RelayQueue(Turn()), 5 * COSTLY_S
     costly = [Answer(queue, cost_s) for _ in range(10)]
     ordinary = Answer(queue, TURN_S / 10)
     began = monotonic()
@@ -66,3 +67,26 @@ async def test_many_costly_answers_go_on_one_at_a_time_and_hold_up_no_other() ->
     assert monotonic() - began >= 3 * PAUSE * cost_s
     assert ordinary.reads >= turns - 1
     assert [answer.reads for answer in costly] == [1] * 3 + [0] * 7
+
+
+async def test_a_turn_that_wrote_nothing_leaves_the_next_one_its_share() -> None:
+    turn, lefts = Turn(), []
+    turn.left = 0
+    RelayQueue(turn).wait(lambda: lefts.append(turn.left), 0)
+    await asyncio.sleep(0)
+    assert lefts == [PASSED_BYTES]
+
+
+async def test_what_waits_goes_on_as_far_as_the_turn_has_bytes_left() -> None:
+    turn, gone_on = Turn(), []
+    queue = RelayQueue(turn)
+
+    def go_on() -> None:
+        turn.left -= PASSED_BYTES // 2
+        gone_on.append(None)
+
+    for _ in range(5):
+        queue.wait(go_on, 0)
+    for expected in (2, 4, 5):
+        await asyncio.sleep(0)
+        assert len(gone_on) == expected
