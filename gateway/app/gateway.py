@@ -91,6 +91,9 @@ class Gateway:
     """Built from what is loaded; `start` needs a running event loop. Without a clock it uses the system's. `environ`
     says whether traces are exported."""
 
+    _draining = False
+    """Whether it has begun to stop."""
+
     def __init__(
         self, loaded: LoadedSnapshot, log: Log, clock: Clock | None = None, environ: Mapping[str, str] = os.environ
     ) -> None:
@@ -140,7 +143,6 @@ class Gateway:
         probes = (self._exposition, self._liveness_problems, self._readiness_problems)
         self.admin = AdminHandlers(*probes, self._api.answer, self._api.refuse_stranger)
         self._shared_answers = self._shared(self._api)
-        self._draining = False
         self._open: list[_OpenListener] = []
 
     async def start(self) -> tuple[tuple[Address, ...], Address]:
