@@ -38,7 +38,6 @@ from gateway.core.request import IncomingRequest
 from gateway.core.reservation import (
     AdmissionRequest,
     LimitStatus,
-    LimitStatuses,
     Refusal,
     RefusalReason,
     Reservation,
@@ -68,6 +67,7 @@ from tests.unit.fakes import (
     body_of,
     incoming_of,
     limit,
+    limit_statuses_of,
     snapshot_with,
     stream,
     upstream_services,
@@ -396,7 +396,7 @@ async def test_a_refused_client_is_told_how_its_limits_stand() -> None:
     of = limit()
     limit_status = LimitStatus(of, of.amount, 0, 0, NOW_MS + 500)
     whole = Whole(
-        store=Ledgers(Refusal(limit_status, 1, RefusalReason.SPENT, 500, NOW_MS, LimitStatuses.of([limit_status])))
+        store=Ledgers(Refusal(limit_status, 1, RefusalReason.SPENT, 500, NOW_MS, limit_statuses_of([limit_status])))
     )
     await whole.answer()
     assert whole.client.headers["x-ratelimit-remaining-requests"] == "0"

@@ -25,7 +25,7 @@ from gateway.core.plain_tally import PlainTally
 from gateway.core.pricing import Price, PriceTerms
 from gateway.core.refusals import Fault
 from gateway.core.request_record import KeptRecord, RequestRecord
-from gateway.core.reservation import NO_HOLDS, Hold, Holds, LimitStatuses, Reservation
+from gateway.core.reservation import Hold, Holds, LimitStatuses, Reservation
 from gateway.core.snapshot import Model
 from gateway.core.stream_tally import StreamTally
 from gateway.core.usage import Usage, UsageSource
@@ -191,7 +191,7 @@ def test_a_client_that_leaves_before_its_plain_answer_pays_for_what_was_made_mea
     exchange = unanswered(ClientGone("It left."))
     exchange.upstream_seconds = 4.0
     assert exchange.parsed is not None
-    exchange.reservation = Reservation("exchange-1", NOW_MS, 1_000, False, NO_HOLDS, LimitStatuses())
+    exchange.reservation = Reservation("exchange-1", NOW_MS, 1_000, False, Holds(), LimitStatuses())
     made = int(4 * TOKENS_PER_SECOND_AT_FIRST)
     assert used(exchange) == estimated(made)
     exchange.upstream_seconds = 1_000.0
