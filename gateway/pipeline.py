@@ -29,6 +29,7 @@ from gateway.core.errors import (
 from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
 from gateway.core.form import Form
+from gateway.core.key_ids import key_id_of
 from gateway.core.query_rules import key_in_query
 from gateway.core.refused_requests import RefusedRequest, RefusedRequests
 from gateway.core.request import IncomingRequest, ParsedRequest
@@ -36,7 +37,7 @@ from gateway.core.response import ResponseWriter, Work
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.tokens import TokenVerifier, is_token
 from gateway.core.traces import RequestTrace
-from gateway.identity.contract import KEY_ID_DIGITS, CallerDirectory
+from gateway.identity.contract import CallerDirectory
 from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admitted, ask
@@ -174,7 +175,7 @@ class Pipeline:
         try:
             key = sent_key(request.headers, key_in_query(request) if request.query else "")
         except KeyUnknown:
-            exchange.refused_key = key_digest(credentials_in(request.headers))[:KEY_ID_DIGITS]
+            exchange.refused_key = key_id_of(key_digest(credentials_in(request.headers)))
             raise
         digest = key_digest(key)
         caller = services.snapshot.callers.get(digest) or known_caller(digest, services.directory)
@@ -195,7 +196,7 @@ class Pipeline:
         try:
             verified = tokens.verified(digest) or await tokens.verify(token, digest)
         except (KeyUnknown, KeyExpired):
-            exchange.refused_key = digest[:KEY_ID_DIGITS]
+            exchange.refused_key = key_id_of(digest)
             raise
         exchange.token_user, exchange.caller = verified.user, verified.caller
         return verified.caller
@@ -205,7 +206,7 @@ class Pipeline:
         try:
             exchange.caller = caller = authenticate(exchange.request, known, self.services.clock)
         except (KeyUnknown, KeyExpired):
-            exchange.refused_key = digest[:KEY_ID_DIGITS]
+            exchange.refused_key = key_id_of(digest)
             raise
         return caller
 
