@@ -249,8 +249,27 @@ async def test_the_same_request_that_is_refused_again_is_read_once() -> None:
         whole.pipeline.answer(with_whole(body_of()), Client())
     first, *others = whole.recorded
     assert [type(each.error) for each in whole.recorded] == [RateExceeded] * 3
-    assert [each.parsed is first.parsed and each.asked is first.asked for each in others] == [True, True]
+    assert [each.parsed is first.parsed and each.error is first.error for each in others] == [True, True]
+    assert [each.estimated_input for each in others] == [first.estimated_input] * 2
+    assert {(each.refusal is whole.store.repeated, each.store_seconds) for each in whole.recorded} == {(True, 0)}
     assert [each.id for each in whole.recorded] == ["exchange-1", "exchange-2", "exchange-3"]
+
+
+async def test_the_same_request_that_is_refused_otherwise_is_told_so() -> None:
+    whole = Whole()
+    refusals = [spent(), msgspec.structs.replace(spent(), retry_after_ms=400)]
+    for whole.store.repeated in refusals:
+        whole.pipeline.answer(with_whole(body_of()), Client())
+    assert [each.refusal for each in whole.recorded] == refusals
+    assert [each.error.retry_after_ms for each in whole.recorded if each.error is not None] == [500, 400]
+
+
+async def test_a_request_that_is_refused_at_once_has_a_record_and_no_settlement() -> None:
+    whole = Whole()
+    whole.store.repeated = spent()
+    records = whole.pipeline.services.request_records = Unrecorded()
+    whole.pipeline.answer(with_whole(body_of()), whole.client)
+    assert (records.unsettled, whole.store.settled) == (whole.recorded, [])
 
 
 async def test_what_was_learned_since_is_asked_by_the_same_request() -> None:
@@ -335,6 +354,17 @@ async def test_a_request_is_recorded_once_it_is_settled_and_both_are_waited_for(
     store.ends[1](None)
     await waiting[1]
     assert (len(whole.recorded), whole.tasks.started) == (2, [])
+
+
+async def test_the_end_of_a_request_without_a_settlement_is_waited_for() -> None:
+    whole = Whole(store=refusing())
+    running = whole.start()
+    await asyncio.sleep(0)
+    assert whole.pipeline.in_flight == 1
+    async with asyncio.timeout(5):
+        await whole.pipeline.wait_ended()
+    assert [type(each.error) for each in whole.recorded] == [RateExceeded]
+    await running
 
 
 async def test_what_is_left_of_a_settlement_is_awaited_in_a_task() -> None:
