@@ -213,7 +213,7 @@ class ResponseStream:
             if left <= 0 and self._buffer.size:
                 self._yields = True
                 self._relays.wait(self._go_on, monotonic() - began)
-        self._relays.left -= TURN_BYTES - left
+        self._relays.turn.left -= TURN_BYTES - left
         if self._connection is not None:
             self._connection.cost_s = monotonic() - began
 

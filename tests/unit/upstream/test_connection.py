@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import UpstreamBroke, UpstreamTimedOut
 from gateway.core.snapshot import Timeouts, Upstream
-from gateway.runtime.relay_queue import PASSED_BYTES
 from gateway.runtime.tasks import BackgroundTasks
+from gateway.runtime.turn import PASSED_BYTES, Turn
 from gateway.upstream.client_options import READ_BYTES, SHORT_READ_BYTES, ClientOptions, ReadBuffer
 from gateway.upstream.connection import Connection, StaleConnection
 from gateway.upstream.response_stream import HELD_BYTES, ResponseStream
@@ -111,7 +111,7 @@ class Wire:
         self.socket = Socket()
         self.shelf = Shelf()
         self._client = (
-            beside._client if beside else ClientOptions(BackgroundTasks(unexpected), 30, lambda upstream: None)
+            beside._client if beside else ClientOptions(BackgroundTasks(unexpected), Turn(), 30, lambda upstream: None)
         )
         upstream = Upstream("inducta", "http://inducta.example", timeouts=Timeouts(**timeouts))
         self.connection = Connection(upstream, self.shelf, self._client)
@@ -120,7 +120,7 @@ class Wire:
 
     def may_pass_on(self, size: int) -> None:
         """So many bytes, in this turn of the event loop."""
-        self._client.relays.left = size
+        self._client.turn.left = size
 
     def hears(self) -> ResponseStream:
         return self.connection.begin(b"POST / HTTP/1.1\r\n\r\n", b"{}", None, monotonic())
