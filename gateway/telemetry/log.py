@@ -61,7 +61,7 @@ _SHARED_REMEMBERED = 2_048
 _CLIENTS_REMEMBERED = 1_024
 
 _MEMBERS = slice(1, -1)
-"""Of an object in JSON, all but its braces."""
+"""Of an object in JSON, what is between its braces."""
 
 _REPORTED = UsageSource.REPORTED  # Slow to reach through the class in Python 3.11.
 
@@ -387,7 +387,7 @@ def _add_failure(fields: _OutcomeFields, x: Exchange, failure: Failure) -> None:
 
 def _refused_by_limit(error: LimitRefusal, written: WrittenRefusal) -> bytes:
     """The same of a refusal by a limit, which is written once for all requests that are refused alike at one time, and
-    but for the time that is left as often as it is repeated: nothing was sent for any of them."""
+    except for the time that is left as often as it is repeated: nothing was sent for any of them."""
     if not written.logged:
         shadows = error.refusal.would_refuse if error.refusal is not None else ()
         fields = _OutcomeFields(
