@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from gateway.core.header_rules import HeaderLines
 from gateway.runtime.tasks import BackgroundTasks
+from gateway.runtime.turn import Turn
 from gateway.upstream.client import HttpClient
 from gateway.upstream.client_options import DISTRUST_SECONDS, IDLE_SECONDS
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest, UpstreamResponse
@@ -27,7 +28,7 @@ def new_client(
     max_connections: int = 1_000,
 ) -> HttpClient:
     tasks = BackgroundTasks(unexpected)
-    return HttpClient(tasks, report_unrequested_bytes, idle_seconds, distrust_seconds, max_connections)
+    return HttpClient(tasks, Turn(), report_unrequested_bytes, idle_seconds, distrust_seconds, max_connections)
 
 
 def plain(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:

@@ -64,7 +64,12 @@ async def test_a_chunked_stream_is_handed_over_piece_by_piece(client: HttpClient
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"a")), waits_for(more), says(chunk(b"b") + LAST_CHUNK)])
     answer = await client.send(server.upstream(), ASK)
     pieces: list[bytes] = []
-    answer.deliver_to(lambda piece: (pieces.append(piece), (second if len(pieces) > 1 else first).set()))
+
+    def take(piece: bytes) -> None:
+        pieces.append(piece)
+        (second if len(pieces) > 1 else first).set()
+
+    answer.deliver_to(take)
     assert pieces == [b"a"]
     more.set()
     await second.wait()

@@ -45,6 +45,7 @@ class Pieces:
     ) -> None:
         self.length = sum(map(len, pieces)) if known else None
         self.taken = False
+        self.has_come = False
         self.asked = 0
         self.first_asked_at = 0.0
         self.gone = asyncio.Event()
