@@ -7,9 +7,10 @@ script for each slot: admission goes from slot to slot and gives back what it go
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -102,7 +103,17 @@ class RedisStore:
         timing = Timing(slack_ms=round(options.timeout_s * 1000), step_ms=options.hold_ttl_ms // HOLD_STEPS)
         arguments = ScriptArguments(keys, zone, options.process, self._servers.by_slot)
         uncertain = UncertainCalls(self._tasks, options.timeout_s)
-        self._admissions = Admissions(self.client.admissions, arguments, timing, uncertain, self._records, self._teams)
+        self._open: dict[str, Admitted] = {}
+        self._admissions = Admissions(
+            self.client.admissions,
+            arguments,
+            timing,
+            uncertain,
+            self._records,
+            self._teams,
+            admitted=self._open,
+            refusal=self._refusal,
+        )
         self._refused = RememberedRefusals(self.now_ms)
         self.notifications = RedisNotificationOutbox(self.client.background, keys, self._servers.by_slot)
         self.losses = RedisLosses(self.client.background, keys)
@@ -124,7 +135,6 @@ class RedisStore:
         self._objects = ObjectRows(self.client.admissions, keys)
         self._record_rows = RecordRows(self.client.background, keys)
         self._processes = ProcessChannel(self.client.background, keys, self._tasks)
-        self._open: dict[str, Admitted] = {}
         self._in_doubt: dict[str, Admitted] = {}
         """Settled, but without an answer: their records stay until a repetition has made sure, or as long as they last.
         What is lost or parked is never repeated."""
@@ -146,12 +156,11 @@ class RedisStore:
     def repeated_refusal(self, request: AdmissionRequest) -> Refusal | None:
         return self._refused.repeated(request)
 
-    async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
-        verdict = await self._admissions.admit(request)
-        if isinstance(verdict, Admitted):
-            self._open[request.id] = verdict
-            return verdict.reservation
-        refusal = self._admissions.refusal(request, verdict, await self._other_counters(request, verdict))
+    def admit(self, request: AdmissionRequest) -> Coroutine[Any, Any, Reservation | Refusal]:
+        return self._admissions.admit(request)
+
+    async def _refusal(self, request: AdmissionRequest, reply: SlotReply) -> Refusal:
+        refusal = self._admissions.refusal(request, reply, await self._other_counters(request, reply))
         self._refused.remember(request, refusal)
         return refusal
 
