@@ -30,7 +30,7 @@ from gateway.store.in_redis.arguments import (
     packed,
 )
 from gateway.store.in_redis.client import Router
-from gateway.store.in_redis.connection import ConnectionDown
+from gateway.store.in_redis.connection import ConnectionDown, ErrorReply
 from gateway.store.in_redis.scripts import ADMIT, GIVE_BACK
 from gateway.store.in_redis.uncertain_calls import UncertainCalls
 
@@ -162,15 +162,20 @@ class Admissions:
             asked.append(call)
             try:
                 # Made when the call leaves: what a busy event loop lets wait is not late.
-                numbers = await client.run(ADMIT, call.record, partial(call.command, request, most, clock))
+                command = partial(call.command, request, most, clock)
+                sent = client.send(call.record, command)
+                try:
+                    if sent is None:
+                        numbers = await client.run(ADMIT, call.record, command)
+                    else:
+                        numbers = client.carried_out(ADMIT, sent, await sent.reply)
+                except (ConnectionDown, ErrorReply):
+                    numbers = await client.run(ADMIT, call.record, command, sent)
             except (StoreUnavailable, asyncio.CancelledError) as lost:
                 if replies or _may_have_been_carried_out(lost):
                     self._uncertain.undo_later(partial(self._undo, request, asked))
                 if isinstance(lost, StoreUnavailable):
-                    # The same kind of error and the same cause, in the words for the client whose request ends here.
-                    raise type(lost)(
-                        f"{lost.message} {_NOT_FORWARDED}", retry_after_ms=lost.retry_after_ms
-                    ) from lost.__cause__
+                    raise _not_forwarded(lost) from lost.__cause__
                 raise
             granted = numbers[0]
             if granted < 0:
@@ -178,11 +183,7 @@ class Admissions:
             # A reply with few charges is padded to a length that Redis makes fastest.
             limits, most = len(call.window.keys), numbers[2]
             end = 3 + 3 * limits
-            raises: Sequence[int] = ()
-            if granted > 1:
-                if granted > _GRANTED_MOST:
-                    raise StoreUnavailable(_NOT_64_BITS)
-                raises = numbers[end : end + limits]
+            raises = _raises_in(numbers, end, limits) if granted > 1 else ()
             reply = SlotReply(call, numbers[1], most, numbers[3:end:3], numbers[4:end:3], numbers[5:end:3], raises)
             if not granted & 1:
                 await self._give_all_back(request.id, replies)
@@ -259,6 +260,17 @@ class Admissions:
                 numbers += (one.kind, one.at_once, amount, terms.first, terms.second)
         command = GIVE_BACK.command(keys, (request_id, packed(numbers)))
         await self._client.run(GIVE_BACK, call.record, command)
+
+
+def _raises_in(numbers: Sequence[int], begin: int, limits: int) -> Sequence[int]:
+    if numbers[0] > _GRANTED_MOST:
+        raise StoreUnavailable(_NOT_64_BITS)
+    return numbers[begin : begin + limits]
+
+
+def _not_forwarded(lost: StoreUnavailable) -> StoreUnavailable:
+    """The same kind of error, in the words for the client whose request ends here."""
+    return type(lost)(f"{lost.message} {_NOT_FORWARDED}", retry_after_ms=lost.retry_after_ms)
 
 
 def _may_have_been_carried_out(lost: BaseException) -> bool:

@@ -162,12 +162,14 @@ class WindowCall:
 
 class SlotShare:
     """Where the charges of a reservation are in one slot: the counters of the batch in this window, and the key of its
-    record, also as the part of a command."""
+    record, also as the part of a command. `dues` are the places in the batch of what its settlement changes: all, where
+    admission was not asked."""
 
-    __slots__ = ("batch", "record", "record_part", "window")
+    __slots__ = ("batch", "dues", "record", "record_part", "window")
 
-    def __init__(self, batch: SlotBatch, window: WindowArguments, record: str) -> None:
+    def __init__(self, batch: SlotBatch, window: WindowArguments, record: str, *, is_asked: bool = True) -> None:
         self.batch = batch
+        self.dues = batch.settled if is_asked else tuple(range(len(batch.places)))
         self.window = window
         self.record = record
         self.record_part = bulk(record)

@@ -129,17 +129,24 @@ class RedisStream(asyncio.Protocol):
         self.on_writable: Callable[[], None] = _ignored
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    @property
-    def is_closing(self) -> bool:
-        """Whether nothing can be sent any more, from before the end is reported."""
-        return self._transport is None or self._transport.is_closing()
-
     async def ask(self, *commands: Command) -> list[Any]:
         """Their replies. Raises ErrorReply, ConnectionDown."""
         loop = asyncio.get_running_loop()
         calls = [_PendingCall(command, loop.create_future(), 0) for command in commands]
         self.send(calls)
         return await asyncio.gather(*[call.reply for call in calls])
+
+    def takes_more(self) -> bool:
+        """Whether anything can be sent now: no more from before the end is reported."""
+        transport = self._transport
+        return not self.paused and transport is not None and not transport.is_closing()
+
+    def send_one(self, call: _PendingCall) -> None:
+        assert self._transport is not None
+        command = call.command
+        packed = command if type(command) is bytes else _packed(command)
+        self.sent.append(call)
+        self._transport.write(packed)
 
     def send(self, calls: Sequence[_PendingCall]) -> None:
         """Send those that are still waited for."""
@@ -220,7 +227,8 @@ class RedisConnection:
         self._timeout_s = timeout_s
         self._tasks = tasks
         self._pending: list[_PendingCall] = []
-        self._wakeup: asyncio.Handle | None = None
+        self._end_of_turn: asyncio.Handle | None = None
+        """Where the turn of the loop has had a call: those that follow go together then."""
         self._stream: RedisStream | None = None
         self._time = LoopTime(timeout_s / _STEPS, self._look)
         self._heard = 0.0
@@ -238,14 +246,19 @@ class RedisConnection:
         if self.trouble is not None:
             reply.set_exception(ConnectionDown(self.trouble))
             return reply
-        self._pending.append(_PendingCall(command, reply, self._time.steps))
-        if self._wakeup is None:
-            self._time.run()
-            if self._running is None:
-                self._running = self._tasks.keep_running("connect to Redis", self._stay_connected)
-            self._send_pending()
-            # The other calls of this turn of the loop go together.
-            self._wakeup = self._loop.call_soon(self._send_pending)
+        call = _PendingCall(command, reply, self._time.steps)
+        if self._end_of_turn is not None:
+            self._pending.append(call)
+            return reply
+        self._time.run()
+        if self._running is None:
+            self._running = self._tasks.keep_running("connect to Redis", self._stay_connected)
+        stream = self._stream
+        if self._pending or stream is None or not stream.takes_more():
+            self._pending.append(call)
+        else:
+            stream.send_one(call)
+        self._end_of_turn = self._loop.call_soon(self._end_turn)
         return reply
 
     def reconnect(self, why: str) -> None:
@@ -312,15 +325,16 @@ class RedisConnection:
                 self._connecting = None
         return stream
 
+    def _end_turn(self) -> None:
+        self._end_of_turn = None
+        if self._pending:
+            self._send_pending()
+
     def _send_pending(self) -> None:
-        if self._wakeup is not None:
-            self._wakeup.cancel()
-            self._wakeup = None
         stream = self._stream
-        if stream is None or stream.is_closing or stream.paused or not self._pending:
-            return
-        calls, self._pending = self._pending, []
-        stream.send(calls)
+        if self._pending and stream is not None and stream.takes_more():
+            calls, self._pending = self._pending, []
+            stream.send(calls)
 
     def _note_data(self) -> None:
         self._heard = self._time.steps

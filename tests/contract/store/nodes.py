@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from struct import pack
 from typing import Any
@@ -42,7 +43,10 @@ class FakeNode:
 
     background = urgent
 
-    async def call(self, command: Command | CommandMaker) -> Any:
+    def call(self, command: Command | CommandMaker) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(self._reply_to(command))
+
+    async def _reply_to(self, command: Command | CommandMaker) -> Any:
         made = command() if callable(command) else command
         words = _words(made) if isinstance(made, bytes) else made
         script = words[1] if words[0] == "EVALSHA" else ""
