@@ -29,17 +29,18 @@ from gateway.core.errors import (
 from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
 from gateway.core.form import Form
+from gateway.core.key_ids import key_id_of
 from gateway.core.query_rules import key_in_query
-from gateway.core.refused_requests import RefusedRequest, RefusedRequests
+from gateway.core.refused_requests import RefusedRequests
 from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.response import ResponseWriter, Work
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.tokens import TokenVerifier, is_token
 from gateway.core.traces import RequestTrace
-from gateway.identity.contract import KEY_ID_DIGITS, CallerDirectory
+from gateway.identity.contract import CallerDirectory
 from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
-from gateway.stages.admit import admitted, ask
+from gateway.stages.admit import admitted, ask, refuse_again
 from gateway.stages.authenticate import (
     authenticate,
     credentials_in,
@@ -127,13 +128,15 @@ class Pipeline:
         exchange = self._traced(Exchange(self.services.new_id(), request))
         try:
             known = self.authenticate(exchange)
-            if isinstance(known, Caller):
-                self._ask_at_once(known, exchange)
-        except Exception as error:  # noqa: BLE001 # A refusal, or a defect of ours.
+            refusal = self._ask_at_once(known, exchange) if isinstance(known, Caller) else None
+        except Exception as error:  # noqa: BLE001 # What is wrong with the request, or a defect of ours.
             self._fail(exchange, writer, error)
-            self._finish(exchange)
-            return None
-        return partial(self._run, exchange, writer, partial(self._answer, known))
+        else:
+            if refusal is None:
+                return partial(self._run, exchange, writer, partial(self._answer, known))
+            self._refuse(exchange, writer, refusal)
+        self._finish(exchange)
+        return None
 
     def answer_here(self, request: IncomingRequest, writer: ResponseWriter, page: Page) -> Work:
         """Let the listener answer by itself, with the same errors, drain and record as a forwarded request."""
@@ -174,7 +177,7 @@ class Pipeline:
         try:
             key = sent_key(request.headers, key_in_query(request) if request.query else "")
         except KeyUnknown:
-            exchange.refused_key = key_digest(credentials_in(request.headers))[:KEY_ID_DIGITS]
+            exchange.refused_key = key_id_of(key_digest(credentials_in(request.headers)))
             raise
         digest = key_digest(key)
         caller = services.snapshot.callers.get(digest) or known_caller(digest, services.directory)
@@ -195,7 +198,7 @@ class Pipeline:
         try:
             verified = tokens.verified(digest) or await tokens.verify(token, digest)
         except (KeyUnknown, KeyExpired):
-            exchange.refused_key = digest[:KEY_ID_DIGITS]
+            exchange.refused_key = key_id_of(digest)
             raise
         exchange.token_user, exchange.caller = verified.user, verified.caller
         return verified.caller
@@ -205,32 +208,37 @@ class Pipeline:
         try:
             exchange.caller = caller = authenticate(exchange.request, known, self.services.clock)
         except (KeyUnknown, KeyExpired):
-            exchange.refused_key = digest[:KEY_ID_DIGITS]
+            exchange.refused_key = key_id_of(digest)
             raise
         return caller
 
-    def _ask_at_once(self, caller: Caller, exchange: Exchange) -> None:
+    def _ask_at_once(self, caller: Caller, exchange: Exchange) -> LimitRefusal | None:
         """Read the request and find what it asks of its limits, as far as nothing has to be waited for: `exchange` has
-        it then. Raises what these raise, and LimitRefusal where a limit has just refused the same."""
-        request, snapshot = exchange.request, self.services.snapshot
+        it then. The refusal, where a limit has just refused the same. Raises what reading raises."""
+        request, services = exchange.request, self.services
         request.body.team = caller.team
         body = available_body(request) if request.endpoint.about is None else None
         if body is None:
-            return
+            return None
+        snapshot, refused = services.snapshot, self._refused
         user = exchange.token_user or user_in_header(caller.end_user, request.headers)
-        before = self._refused.take(exchange, body, snapshot, user) if self._refused.has_any else None
+        before = refused.find(exchange, body, snapshot, user) if refused.has_any else None
         if before is not None:
-            parsed = before.parsed
+            exchange.parsed = parsed = before.parsed
+            refusal = refuse_again(exchange, before, services.store)
+            if refusal is not None:
+                return refusal
+            refused.forget(body)
         else:
-            parsed = parse_request(body, request.endpoint, caller, snapshot, query=request.query, user=user)
-        exchange.parsed = parsed
-        if parsed.continues:
-            return
-        try:
-            self._ask(exchange, parsed, before)
-        except LimitRefusal:
-            self._refused.keep(exchange, body, snapshot, user, before)
-            raise
+            exchange.parsed = parsed = parse_request(
+                body, request.endpoint, caller, snapshot, query=request.query, user=user
+            )
+            if parsed.continues:
+                return None
+        refusal = self._ask(exchange, parsed)
+        if refusal is not None:
+            refused.keep(exchange, body, snapshot, user, refusal)
+        return refusal
 
     async def _ask_in_turn(self, known: Caller | CallerSearch, exchange: Exchange) -> None:
         """The same, once the request's turn has come, whatever has to be waited for."""
@@ -242,7 +250,9 @@ class Pipeline:
             exchange.parsed = await self._read(exchange, caller, snapshot)
         if exchange.parsed.continues:
             exchange.held_by = await find_holder(exchange.parsed, self._objects)
-        self._ask(exchange, exchange.parsed)
+        refusal = self._ask(exchange, exchange.parsed)
+        if refusal is not None:
+            raise refusal
 
     async def _answer(self, known: Caller | CallerSearch, exchange: Exchange, writer: ResponseWriter) -> None:
         services, request = self.services, exchange.request
@@ -287,9 +297,9 @@ class Pipeline:
         binding, exchange.held_by = await find_subject(request, caller, snapshot, self._objects)
         return parse_object_request(body, request.endpoint, binding, query=request.query, user=user)
 
-    def _ask(self, exchange: Exchange, parsed: ParsedRequest, before: RefusedRequest | None = None) -> None:
+    def _ask(self, exchange: Exchange, parsed: ParsedRequest) -> LimitRefusal | None:
         counted = self._counted_user(exchange, parsed) if parsed.binding.user_limits else parsed.user
-        ask(exchange, parsed, self.services.estimates, self.services.store, counted, before)
+        return ask(exchange, parsed, self.services.estimates, self.services.store, counted)
 
     def _counted_user(self, exchange: Exchange, parsed: ParsedRequest) -> str:
         """The end user whose counters are charged, where there are limits of end users."""
@@ -299,14 +309,18 @@ class Pipeline:
         return services.end_users.counted_as(parsed.user, caller.team, caller.end_user.most, services.clock.now_ms())
 
     def _finish(self, exchange: Exchange) -> None:
-        """Release, settle, record. What of it has to be awaited is awaited in a task of the process, so that no second
-        cancellation can lose a settlement."""
+        """Release, settle, record; of a request that was never admitted, record alone. What of it has to be awaited is
+        awaited in a task of the process, so that no second cancellation can lose a settlement."""
+        services = self.services
         exchange.request.body.release()
-        exchange.ended = self.services.clock.monotonic()
-        self._ending[exchange.id] = exchange
+        exchange.ended = services.clock.monotonic()
         if exchange.reservation is None:
-            self._settle(exchange)  # Nothing was sent and nothing is held.
+            # Nothing was sent and nothing is held.
+            record(exchange, (services.request_records.keep_unsettled, *services.recorders), services.log_error)
+            if self._all_recorded is not None:
+                self._tell_all_recorded(self._all_recorded)
         else:
+            self._ending[exchange.id] = exchange
             # In the next turn: the end of the answer leaves before.
             self._loop.call_soon(self._release, exchange)
 
@@ -355,8 +369,12 @@ class Pipeline:
         if parsed is not None and parsed.creates is not None:
             self._objects.end(exchange)
         record(exchange, services.recorders, services.log_error)
-        if self._all_recorded is not None and not self._ending:
-            self._all_recorded.set_result(None)
+        if self._all_recorded is not None:
+            self._tell_all_recorded(self._all_recorded)
+
+    def _tell_all_recorded(self, waited_for: asyncio.Future[None]) -> None:
+        if not self._ending:
+            waited_for.set_result(None)
             self._all_recorded = None
 
     def _log_unfinished(self, exchange: Exchange, what: str, error: Exception) -> None:
@@ -367,11 +385,11 @@ class Pipeline:
             # A defect of ours: its details belong into the log alone.
             self.services.log_error(f"request {exchange.request.request_id} failed", error)
             error = InternalError("The gateway failed. Its operators find the request id in the log.")
+        _drop_frames(error)
         self._refuse(exchange, writer, error)
 
     def _refuse(self, exchange: Exchange, writer: ResponseWriter, error: GatewayError) -> None:
         exchange.error = error
-        _drop_frames(error)
         if not writer.started:
             exchange.status = error.status
         if exchange.reservation is not None:

@@ -16,6 +16,7 @@ from gateway.demo.server import DemoUpstream
 from gateway.identity.administration import new_key
 from gateway.runtime.system_clock import SystemClock
 from gateway.runtime.tasks import BackgroundTasks
+from gateway.runtime.turn import Turn
 from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN, DEMO_KEY, listens_on_loopback
 from gateway.settings.loading import demo_settings
 from gateway.settings.models import Settings
@@ -91,7 +92,7 @@ def _loaded(settings: Settings) -> LoadedSnapshot:
 
 
 async def _models_of(settings: Settings, url: str) -> list[str]:
-    client = HttpClient(BackgroundTasks(lambda _doing, error: traceback.print_exception(error)))
+    client = HttpClient(BackgroundTasks(lambda _doing, error: traceback.print_exception(error)), Turn())
     try:
         listed = await models_served(client, snapshot(settings).upstreams()[0])
     except UpstreamError as error:

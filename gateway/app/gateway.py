@@ -47,6 +47,7 @@ from gateway.runtime.loop_lag import watch_loop_lag
 from gateway.runtime.slices import in_slices
 from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
+from gateway.runtime.turn import Turn
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
 from gateway.stages.forward import UpstreamServices
 from gateway.store.operator_reports import keys_used_since
@@ -90,6 +91,9 @@ class Gateway:
     """Built from what is loaded; `start` needs a running event loop. Without a clock it uses the system's. `environ`
     says whether traces are exported."""
 
+    _draining = False
+    """Whether it has begun to stop."""
+
     def __init__(
         self, loaded: LoadedSnapshot, log: Log, clock: Clock | None = None, environ: Mapping[str, str] = os.environ
     ) -> None:
@@ -101,6 +105,7 @@ class Gateway:
         self.tasks = BackgroundTasks(log.defect, self._metrics.task_failed)
         self._store = self._store_lifecycle(clock)
         self.store = self._store.store
+        self._turn = Turn()
         self._client = self._new_client()
         self._routing = RoutingState(self._note_health)
         self._health_checks = self._new_health_checks(clock)
@@ -138,7 +143,6 @@ class Gateway:
         probes = (self._exposition, self._liveness_problems, self._readiness_problems)
         self.admin = AdminHandlers(*probes, self._api.answer, self._api.refuse_stranger)
         self._shared_answers = self._shared(self._api)
-        self._draining = False
         self._open: list[_OpenListener] = []
 
     async def start(self) -> tuple[tuple[Address, ...], Address]:
@@ -230,7 +234,7 @@ class Gateway:
 
     def _new_client(self) -> HttpClient:
         most = max_connections_of_clients()
-        return HttpClient(self._background_tasks(), self._note_unrequested_bytes, max_connections=most)
+        return HttpClient(self._background_tasks(), self._turn, self._note_unrequested_bytes, max_connections=most)
 
     def _new_health_checks(self, clock: Clock) -> HealthChecks:
         return HealthChecks(self._client, self._routing.health, clock, Random(), self._background_tasks())
@@ -381,7 +385,7 @@ class Gateway:
     async def _listen(
         self, handler: Handler, limits: ClientLimits, addresses: Sequence[Address], *, shared: bool = False
     ) -> tuple[Address, ...]:
-        listener = Listener(handler, self.services.new_id, limits)
+        listener = Listener(handler, self.services.new_id, limits, self._turn)
         servers = await listen_on_all(listener, addresses, shared=shared, backlog=_BACKLOG)
         more = await accept_faster(listener, servers, backlog=_BACKLOG)
         self._open.append(_OpenListener([*servers, *more], listener))

@@ -22,6 +22,7 @@ from gateway.core.endpoints import ENDPOINT_NAMES, FORWARDED
 from gateway.core.header_rules import is_credential
 from gateway.core.http_syntax import read_base_url
 from gateway.core.issuers import TokenClaims, TokenIssuer
+from gateway.core.key_ids import key_id_of
 from gateway.core.limits import Limit, Scope
 from gateway.core.notifications import NotificationChannel, thresholds
 from gateway.core.pricing import WHOLE_FACTOR, Price, PriceTerms, pico_per_written
@@ -39,7 +40,6 @@ from gateway.core.snapshot import (
     UpstreamTls,
     matches,
 )
-from gateway.identity.contract import KEY_ID_DIGITS
 from gateway.settings.limit_settings import Limits, LimitSettings
 from gateway.settings.models import JwtSettings, KeySettings, ModelSettings, Settings
 from gateway.settings.notify_checks import channel_name
@@ -327,7 +327,7 @@ def _callers(settings: Settings, team: TeamTerms) -> Iterator[tuple[str, Caller]
 
 def _caller(team: TeamTerms, key: KeySettings, timezone: ZoneInfo) -> Caller:
     """One key; it shares with the other keys of its team what they have in common."""
-    key_id = key.digest[:KEY_ID_DIGITS]
+    key_id = key_id_of(key.digest)
     expires = key.expires_at(timezone)
     terms = KeyTerms(
         key_id=key_id,

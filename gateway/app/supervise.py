@@ -21,6 +21,7 @@ from gateway.runtime.listening import address_taken, listen, listen_on_all
 from gateway.runtime.shutdown import Shutdown
 from gateway.runtime.system_clock import id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
+from gateway.runtime.turn import Turn
 from gateway.runtime.workers import PoolConfig, WorkerPool
 from gateway.telemetry.log import Log, configure
 from gateway.web.admin_routes import AdminRoutes
@@ -55,7 +56,7 @@ async def _supervise(config: SupervisorConfig, command: Sequence[str], log: Log)
     handlers = aggregator.handlers
     shared = SharedAnswers(handlers.admin_api, handlers.refuse_stranger, tasks, time.monotonic)
     routes = AdminRoutes(handlers._replace(admin_api=shared.answer), log.defect)
-    listener = Listener(routes.handle, id_maker(), ADMIN_CLIENTS)
+    listener = Listener(routes.handle, id_maker(), ADMIN_CLIENTS, Turn())
     server = await listen(listener, config.admin)
     shutdown = Shutdown()
 

@@ -25,6 +25,7 @@ from gateway.cli.output import (
     time_cell,
 )
 from gateway.core.json_object import JsonObject
+from gateway.core.key_ids import KEY_ID
 from gateway.identity.administration import IMPORTED_MAX
 from gateway.identity.key_listing import STATUSES
 
@@ -257,7 +258,7 @@ def _read_export(file: str) -> list[Any]:
 
 
 def _path(key_id: str) -> str:
-    if not re.fullmatch("[0-9a-f]{12}", key_id):
+    if not re.fullmatch(KEY_ID, key_id):
         raise click.BadParameter("must be the id of a key: 12 hexadecimal digits, as `gateway keys list` shows them.")
     return f"keys/{key_id}"
 

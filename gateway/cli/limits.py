@@ -12,6 +12,7 @@ from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option, refuse_options_of_group, settings_or_end
 from gateway.cli.output import Row, csv_option, json_option, refuse_both, show_json, show_listing, table, time_cell
 from gateway.cli.reports import report_or_end
+from gateway.core.grants import GRANT_ID
 from gateway.core.json_object import JsonObject
 
 _HEADINGS = ("limit", "of", "used", "held", "left", "amount", "granted", "resets at", "runs out at")
@@ -89,7 +90,7 @@ def grants(config: str, team: str | None, as_csv: bool, as_json: bool) -> None:
 @json_option
 def withdraw(config: str, grant_id: str, as_json: bool) -> None:
     """End a grant now."""
-    if not re.fullmatch("[0-9a-f]{12}", grant_id):
+    if not re.fullmatch(GRANT_ID, grant_id):
         raise click.BadParameter("must be the id of a grant, as `gateway limits grants` shows them.", param_hint="ID")
     ended = ask_once(config, "DELETE", f"grants/{grant_id}")
     if as_json:

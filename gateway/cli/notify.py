@@ -21,6 +21,7 @@ from gateway.core.notifications import EventType, NotificationChannel
 from gateway.notifications.messages import notification
 from gateway.notifications.sending import NotificationSender, Sent
 from gateway.runtime.tasks import BackgroundTasks
+from gateway.runtime.turn import Turn
 from gateway.upstream.client import HttpClient
 
 _HEADINGS = ("channel", "format", "result")
@@ -98,7 +99,7 @@ def _object(channel: NotificationChannel, sent: Sent) -> dict[str, Any]:
 
 
 async def _send(channels: Sequence[NotificationChannel]) -> list[Sent]:
-    client = HttpClient(BackgroundTasks(unlogged))
+    client = HttpClient(BackgroundTasks(unlogged), Turn())
     now_ms = time.time_ns() // 1_000_000
     sender = NotificationSender(client)
     try:

@@ -14,14 +14,11 @@ from gateway.cli.config_option import config_option
 from gateway.cli.configuration import demo_option, settings_or_end
 from gateway.cli.output import Row, csv_option, json_option, show_csv_objects, show_json, table, team_option
 from gateway.cli.reports import report_or_end
-from gateway.core.issuers import JWT_IDS
+from gateway.core.key_ids import HOLDER_ID
 from gateway.finance.focus import FOCUS_COLUMNS, GROUPED_BY, focus_rows
 from gateway.settings.diagnostics import closest
 from gateway.settings.models import Settings
 from gateway.store.ledger import GROUPS
-
-_KEY_ID = re.compile(f"[0-9a-f]{{12}}|{JWT_IDS}[0-9a-f]{{8}}")
-"""Of a key, and of the tokens of an identity provider whose bearers may do the same."""
 
 _HEADINGS = {
     "requests": "requests",
@@ -139,7 +136,7 @@ def hints_at_names(query: Mapping[str, str | None], settings: Settings) -> Itera
         else:
             meant = closest(name, names)
             yield f"The configuration has no {what} {name!r}." + (f" Did you mean {meant}?" if meant else "")
-    if (key := query["key"]) and not _KEY_ID.fullmatch(key):
+    if (key := query["key"]) and not re.fullmatch(HOLDER_ID, key):
         yield f"{key!r} is not the id of a key: `gateway keys list` shows the ids."
 
 

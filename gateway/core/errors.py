@@ -241,7 +241,7 @@ class LimitRefusal(GatewayError):
     bodies: dict[Dialect, bytes]
     """So the bodies, for each API."""
     logged: bytes = b""
-    """The limit in the log, once telemetry/log.py has written it."""
+    """What the log says of it, once telemetry/log.py has written that."""
 
 
 class RateExceeded(LimitRefusal):

@@ -11,10 +11,15 @@ from collections.abc import Sequence
 
 import msgspec
 
+GRANT_ID_BYTES = 6
+"""Of a grant's id, so that a store that counts in doubles keeps it exactly."""
+
+GRANT_ID = f"[0-9a-f]{{{2 * GRANT_ID_BYTES}}}"
+"""The pattern of a grant's id."""
+
 
 class Grant(msgspec.Struct, frozen=True):
-    """`id` is 12 hexadecimal digits, so that a store that counts in doubles keeps it exactly. `amount` is in the
-    limit's unit."""
+    """`amount` is in the limit's unit."""
 
     id: str
     amount: int

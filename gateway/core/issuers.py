@@ -22,9 +22,6 @@ TOKEN_ALGORITHMS = (
 """Signatures by a private key alone (RFC 7518, RFC 8037, RFC 9864). With HMAC a party that checks tokens could
 make one, and `none` proves nothing."""
 
-JWT_IDS = "jwt-"
-"""The beginning of what tokens have in place of a key's id."""
-
 
 class TokenClaims(msgspec.Struct, frozen=True):
     """The names of claims; empty where none is read. One with dots is a path, unless a claim is called so."""

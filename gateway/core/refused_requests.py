@@ -4,17 +4,18 @@ A program that ignores 429 sends the same request again at once. The same bytes,
 endpoint, are read as they were before, and ask the same of their limits while the estimates are the same: none of that
 is done again for a refusal that is repeated.
 
-A request takes out what is kept, so that no two have the same, and it is put back where the request is refused again.
-Little is kept, and not for long: it has prompts in it.
+What is kept is what was read, so a request that passes takes it out: no two that go on have the same. Little is kept,
+and not for long: it has prompts in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.core.errors import LimitRefusal
+from gateway.core.estimate import Estimator
 from gateway.core.exchange import Exchange
-from gateway.core.limits import Limit
 from gateway.core.request import ParsedRequest
 from gateway.core.reservation import AdmissionRequest
 from gateway.core.snapshot import Caller, ConfigSnapshot
@@ -31,7 +32,8 @@ _BODY_BYTES_MAX = 16 * 1024
 @dataclass(slots=True)
 class RefusedRequest:
     """A request of this caller, which was read with this snapshot. `user` is the end user, as far as more than the body
-    names one. It asked `asked` of its limits, with this estimate of its input and of its output, in tokens."""
+    names one. It asked `asked` of its limits, with this estimate of its input and of its output, in tokens. `error` is
+    what the last one like it was answered."""
 
     parsed: ParsedRequest
     caller: Caller
@@ -39,16 +41,21 @@ class RefusedRequest:
     query: str
     user: str
     asked: AdmissionRequest
+    estimator: Estimator
     entered: int
     expected: int
+    error: LimitRefusal
 
-    def asks_the_same(self, limits: Sequence[Limit], entered: int, expected: int) -> bool:
-        """Whether a request like it asks these limits the same with these estimates, under another id."""
-        return self.asked.limits is limits and self.entered == entered and self.expected == expected
+    def asks_the_same(self) -> bool:
+        """Whether a request like it asks the same of its limits now, under another id: the estimates are the same."""
+        estimator = self.estimator
+        if estimator.output_tokens() != self.expected:
+            return False
+        return estimator.input_tokens(self.parsed.input_size) == self.entered
 
 
 class RefusedRequests:
-    """`later` calls a function after so many seconds. `has_any` says whether `take` may find something."""
+    """`later` calls a function after so many seconds. `has_any` says whether `find` may find something."""
 
     has_any = False
 
@@ -56,41 +63,41 @@ class RefusedRequests:
         self._later = later
         self._by_body: dict[bytes, RefusedRequest] = {}
 
-    def take(self, exchange: Exchange, body: bytes, snapshot: ConfigSnapshot, user: str) -> RefusedRequest | None:
-        """What was kept of a request like this one, which has it alone from now on."""
-        known = self._by_body.pop(body, None)
+    def find(self, exchange: Exchange, body: bytes, snapshot: ConfigSnapshot, user: str) -> RefusedRequest | None:
+        """What is kept of a request like this one. To be forgotten where this one is not refused."""
+        known = self._by_body.get(body)
         if (
             known is None
-            or known.parsed.endpoint is not exchange.request.endpoint
             or known.caller is not exchange.caller
             or known.snapshot is not snapshot
-            or known.query != exchange.request.query
             or known.user != user
+            or known.query != exchange.request.query
+            or known.parsed.endpoint is not exchange.request.endpoint
         ):
             return None
         return known
 
-    def keep(
-        self, exchange: Exchange, body: bytes, snapshot: ConfigSnapshot, user: str, before: RefusedRequest | None
-    ) -> None:
-        """Keep what was read of a request that is refused. `before` is what was taken for it."""
+    def forget(self, body: bytes) -> None:
+        """Keep nothing of requests with this body."""
+        self._by_body.pop(body, None)
+
+    def keep(self, exchange: Exchange, body: bytes, snapshot: ConfigSnapshot, user: str, error: LimitRefusal) -> None:
+        """Keep what was read of a request that is refused with this error."""
         if len(body) > _BODY_BYTES_MAX:
             return
         if len(self._by_body) >= _MOST:
             self._by_body.clear()
-        if before is None or before.asked is not exchange.asked:
-            before = _refused(exchange, snapshot, user)
-        self._by_body[body] = before
+        self._by_body[body] = _refused(exchange, snapshot, user, error)
         if not self.has_any:
             self.has_any = True
-            self._later(KEPT_S, self._forget)
+            self._later(KEPT_S, self._forget_all)
 
-    def _forget(self) -> None:
+    def _forget_all(self) -> None:
         self.has_any = False
         self._by_body.clear()
 
 
-def _refused(exchange: Exchange, snapshot: ConfigSnapshot, user: str) -> RefusedRequest:
+def _refused(exchange: Exchange, snapshot: ConfigSnapshot, user: str, error: LimitRefusal) -> RefusedRequest:
     parsed, caller, asked, estimator = exchange.parsed, exchange.caller, exchange.asked, exchange.estimator
     assert parsed is not None and caller is not None, "it was read"  # noqa: PT018
     assert asked is not None and estimator is not None, "it was refused by a limit"  # noqa: PT018
@@ -101,6 +108,8 @@ def _refused(exchange: Exchange, snapshot: ConfigSnapshot, user: str) -> Refused
         exchange.request.query,
         user,
         asked,
+        estimator,
         exchange.estimated_input,
         estimator.output_tokens(),
+        error,
     )

@@ -40,10 +40,6 @@ class Charge(msgspec.Struct, frozen=True):
     fixed: int
     per_output: int = 0
 
-    def amount(self, output: int) -> int:
-        """The whole charge for so many tokens of output, rounded up."""
-        return self.fixed - (-output * self.per_output // 1_000_000)
-
 
 class AdmissionRequest(msgspec.Struct, frozen=True, gc=False):
     """One request's question to the store: may it pass, and how much may it produce?
@@ -123,16 +119,6 @@ class LimitStatuses(msgspec.Struct, frozen=True, gc=False):
     def __iter__(self) -> Iterator[LimitStatus]:
         return map(self.__getitem__, range(len(self.used)))
 
-    @classmethod
-    def of(cls, statuses: Sequence[LimitStatus]) -> LimitStatuses:
-        return cls(
-            [status.limit for status in statuses],
-            [status.used for status in statuses],
-            [status.held for status in statuses],
-            [status.resets_ms for status in statuses],
-            any(status.limit.granted for status in statuses),
-        )
-
 
 class RefusalReason(StrEnum):
     """Why a limit refuses: it is used up; what is left is held; or it never holds so much."""
@@ -184,9 +170,6 @@ class Holds(msgspec.Struct, frozen=True, gc=False):
             if (capped := [place for place, hold in enumerate(holds) if hold.capped])
             else NONE_CAPPED,
         )
-
-
-NO_HOLDS = Holds()
 
 
 class Reservation(msgspec.Struct, frozen=True, gc=False):

@@ -1,6 +1,7 @@
 """What a request used: tokens by kind, and the units that are billed by the piece.
 
-usage_tables.py says where each API reports it, usage_reading.py reads it, pricing.py computes its cost.
+usage_tables.py says where each API reports it, usage_fields.py how its parts are called there, usage_reading.py and
+usage_report.py read it, pricing.py computes its cost.
 """
 
 from __future__ import annotations

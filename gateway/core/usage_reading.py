@@ -23,8 +23,9 @@ from gateway.core.sound_length import TranscriptLength
 from gateway.core.stored_objects import is_object_id
 from gateway.core.tolerant_json import JsonScanner, Wanted, scan, wanted_members
 from gateway.core.usage import Usage
+from gateway.core.usage_fields import TOTALS, UNCACHED, Vocabulary
 from gateway.core.usage_report import Members, Reading, milliseconds, read_report, tier_name, value_at
-from gateway.core.usage_tables import TOTALS, UNCACHED, CountedItems, UsagePlace, UsageTable, Vocabulary
+from gateway.core.usage_tables import CountedItems, UsagePlace, UsageTable
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 

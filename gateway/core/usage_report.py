@@ -1,4 +1,4 @@
-"""Reads one usage object, whose fields the tables of usage_tables.py name.
+"""Reads one usage object, whose fields usage_fields.py names.
 
 The rules, for every API: an explicit zero is zero, a null is absent. A number may be written as a text,
 as protocol buffers write those of 64 bits (https://protobuf.dev/programming-guides/json/). An impossible count (a word,
@@ -18,7 +18,7 @@ import msgspec
 
 from gateway.core.json_object import Path
 from gateway.core.usage import Usage
-from gateway.core.usage_tables import (
+from gateway.core.usage_fields import (
     FALLBACK_ITERATION,
     IN_SECONDS,
     LIFETIMES,

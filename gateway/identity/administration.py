@@ -18,9 +18,10 @@ import msgspec
 
 from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
 from gateway.core.json_object import JsonObject
+from gateway.core.key_ids import KEY_ID
 from gateway.core.parameters import refuse_unknown
 from gateway.core.snapshot import ConfigSnapshot
-from gateway.identity.contract import KEY_ID_DIGITS, AdministeredKeys, AuditEntry, NoteChange, StoredKey
+from gateway.identity.contract import AdministeredKeys, AuditEntry, NoteChange, StoredKey
 from gateway.identity.directory import configured_key
 from gateway.identity.key_listing import KeyListing, KeysUsedSince
 from gateway.identity.key_objects import (
@@ -223,7 +224,7 @@ class KeyAdministration:
         return written is not None
 
     async def _stored(self, key_id: str) -> StoredKey:
-        found = await self._store.get([key_id]) if re.fullmatch(f"[0-9a-f]{{{KEY_ID_DIGITS}}}", key_id) else [None]
+        found = await self._store.get([key_id]) if re.fullmatch(KEY_ID, key_id) else [None]
         if found[0] is None:
             raise UrlUnknown(f"There is no key with the id {key_id[:64]!r}.")
         return found[0]

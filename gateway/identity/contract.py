@@ -24,9 +24,6 @@ from gateway.core.grants import Grant
 from gateway.core.limits import Limit
 from gateway.core.snapshot import Caller, ConfigSnapshot
 
-KEY_ID_DIGITS = 12
-"""A key's id is the beginning of its SHA-256."""
-
 AUDIT_ENTRIES = 10_000
 """The number of entries that are kept, the last ones."""
 

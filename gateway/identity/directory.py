@@ -23,9 +23,10 @@ import msgspec
 
 from gateway.core.calendar import DAY_MS
 from gateway.core.errors import StoreUnavailable
+from gateway.core.key_ids import key_id_of
 from gateway.core.limits import Scope
 from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms
-from gateway.identity.contract import KEY_ID_DIGITS, REVOKED_DAYS, FollowedKeys, StoredKey, StoredKeys
+from gateway.identity.contract import REVOKED_DAYS, FollowedKeys, StoredKey, StoredKeys
 from gateway.runtime.release import release_in_parts
 from gateway.runtime.tasks import BackgroundTasks
 
@@ -97,10 +98,10 @@ class KeyDirectory:
         self._forget_callers()
 
     def is_unknown(self, digest: str) -> bool:
-        return self._unknown.get(digest[:KEY_ID_DIGITS]) == digest
+        return self._unknown.get(key_id_of(digest)) == digest
 
     async def find(self, digest: str) -> Caller | None:
-        key_id = digest[:KEY_ID_DIGITS]
+        key_id = key_id_of(digest)
         key = self._keys.get(key_id)
         if key is None and self._unknown.get(key_id) != digest:
             key = await self._look_up(key_id, digest)

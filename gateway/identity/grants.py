@@ -18,9 +18,9 @@ import msgspec
 
 from gateway.core.calendar import DAY_MS
 from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
-from gateway.core.grants import total, with_grant
-from gateway.core.issuers import JWT_IDS
+from gateway.core.grants import GRANT_ID_BYTES, total, with_grant
 from gateway.core.json_object import JsonObject
+from gateway.core.key_ids import JWT_IDS
 from gateway.core.limit_status import in_unit
 from gateway.core.limits import MICRO, Limit, Meter, Scope
 from gateway.core.parameters import refuse_unknown
@@ -98,7 +98,7 @@ class GrantAdministration:
         now_ms = await self._keys.time_ms()
         limit = await self._limit(written)
         grant = StoredGrant(
-            id=secrets.token_hex(6),
+            id=secrets.token_hex(GRANT_ID_BYTES),
             limit=limit,
             amount=_amount(written, limit),
             created_ms=now_ms,

@@ -31,7 +31,8 @@ from msgspec import UNSET
 
 from gateway.core.clock import Clock
 from gateway.core.errors import IssuerUnavailable, KeyExpired, KeyUnknown
-from gateway.core.issuers import JWT_IDS, TokenIssuer
+from gateway.core.issuers import TokenIssuer
+from gateway.core.key_ids import JWT_IDS
 from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms, TeamTerms
 from gateway.core.tokens import VerifiedToken
 from gateway.identity.claims import Bearer, bearer
@@ -257,16 +258,16 @@ class JwtVerifier:
                     " platform team.",
                     why="token_team",
                 )
-            key_id = key_id_of(issuer.issuer, who)
+            key_id = _bearers_id(issuer.issuer, who)
             name = f"jwt-{urlsplit(issuer.issuer).hostname or issuer.issuer}"[:64]
             caller = terms.caller_of(KeyTerms(key_id, name, subject=key_id, models=who.models))
             _put(self._callers, rights, caller, CALLERS_MAX)
         return caller
 
 
-def key_id_of(issuer: str, who: Bearer) -> str:
-    """The key id of a token's bearer in logs, reports and counters: the same for all tokens of an issuer whose bearers
-    are in one team and may use the same models."""
+def _bearers_id(issuer: str, who: Bearer) -> str:
+    """What a token's bearer has in place of a key's id: the same for all tokens of an issuer whose bearers are in one
+    team and may use the same models."""
     seed = "\n".join((issuer, who.team, *(who.models or ())))
     return f"{JWT_IDS}{hashlib.sha256(seed.encode()).hexdigest()[:8]}"
 

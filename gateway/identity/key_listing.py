@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from gateway.core.calendar import DAY_MS, day_of
 from gateway.core.errors import FieldInvalid
 from gateway.core.json_object import JsonObject
+from gateway.core.key_ids import KEY_ID
 from gateway.core.parameters import number_of, refuse_unknown
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.identity.contract import AdministeredKeys
@@ -26,7 +27,7 @@ STATUSES = ("active", "expired", "revoked", "disabled")
 _OBJECTS_AT_ONCE = 50
 
 _DURATION = re.compile(r"([1-9][0-9]{0,4})d")
-_PLACE = r"([0-9-][0-9]{14}:[0-9a-f]{12})?"
+_PLACE = f"([0-9-][0-9]{{14}}:{KEY_ID})?"
 """What StoredKey.place gives, also for a key that was made before 1970 as its import says; empty for the beginning."""
 
 _CURSOR = re.compile(rf"config:[0-9]{{1,9}}|store:{_PLACE}")

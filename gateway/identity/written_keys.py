@@ -12,9 +12,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway.core.errors import FieldInvalid
+from gateway.core.key_ids import key_id_of
 from gateway.core.limits import Limit, Meter, Scope
 from gateway.core.snapshot import ConfigSnapshot, matches
-from gateway.identity.contract import KEY_ID_DIGITS, StoredKey
+from gateway.identity.contract import StoredKey
 from gateway.identity.requests import section
 from gateway.settings.diagnostics import nearest
 from gateway.settings.stored_keys import ImportedKeySettings, KeyChangeSettings, NewKeySettings, RotationSettings
@@ -36,7 +37,7 @@ class WrittenKeys:
         self._zone = zone
 
     def created(self, written: NewKeySettings, digest: str, now_ms: int) -> StoredKey:
-        blank = StoredKey(_id_of(digest), digest, written.name, written.team, now_ms, counted_as=_id_of(digest))
+        blank = StoredKey(key_id_of(digest), digest, written.name, written.team, now_ms, counted_as=key_id_of(digest))
         return self.applied(blank, written, written.given, now_ms)
 
     def rotated(self, old: StoredKey, written: RotationSettings, digest: str, now_ms: int) -> Rotation:
@@ -44,7 +45,7 @@ class WrittenKeys:
             raise FieldInvalid(f"The key {old.id} has expired. Create another one.", param="id")
         new = msgspec.structs.replace(
             old,
-            id=_id_of(digest),
+            id=key_id_of(digest),
             sha256=digest,
             created_ms=now_ms,
             revision=1,
@@ -67,7 +68,7 @@ class WrittenKeys:
         digest = written.sha256
         created = now_ms if written.created_at is None else self._moment(written.created_at, now_ms)
         revoked = None if written.revoked_at is None else self._moment(written.revoked_at, now_ms)
-        key_id = _id_of(digest)
+        key_id = key_id_of(digest)
         blank = StoredKey(key_id, digest, written.name, written.team, created, written.counted_as or key_id)
         key = self.applied(blank, written, written.given, None)
         return msgspec.structs.replace(key, revoked_ms=revoked)
@@ -142,8 +143,3 @@ def check_team(snapshot: ConfigSnapshot, team: str) -> None:
     if team not in snapshot.teams:
         hint = nearest(team, sorted(snapshot.teams)) if snapshot.teams else "the configuration has none"
         raise FieldInvalid(f"'team' must be a team of the configuration; {hint}", param="team")
-
-
-def _id_of(digest: str) -> str:
-    """The id of the key with this SHA-256."""
-    return digest[:KEY_ID_DIGITS]

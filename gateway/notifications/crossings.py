@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.core.issuers import JWT_IDS
+from gateway.core.key_ids import JWT_IDS
 from gateway.core.limit_status import in_unit, limit_status_object
 from gateway.core.limits import Limit, Scope
 from gateway.core.notifications import EventType

@@ -1,7 +1,8 @@
 """Whose answer goes on next, where upstreams send faster than one turn of the event loop should pass on.
 
 A request that begins takes some turns: the store, the upstream and the client each have one. So turns have to stay
-short, however many streams are open: once a turn has passed on PASSED_BYTES, a piece waits here for the next one.
+short, however many streams are open: once a turn has passed on so much (PASSED_BYTES, turn.py), a piece waits here for
+the next one.
 
 An upstream at full speed always has more. Read to its end at once, one answer would keep every other request waiting;
 two hundred of them would, even if each turn of the event loop took but one read of each. So an answer that has more
@@ -21,12 +22,11 @@ from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
+from gateway.runtime.turn import PASSED_BYTES, Turn
+
 TURN_S = 0.0005
 """What answers at full speed may take of one turn: a request of another caller needs some ten of them. The turn itself
 costs about a tenth of that."""
-
-PASSED_BYTES = 32_768
-"""What is passed on at once in a turn: some 150 single events, or two full reads, which take less time."""
 
 COSTLY_S = 0.002
 """A read of ordinary events takes a quarter of that."""
@@ -43,45 +43,44 @@ class _Waiting(NamedTuple):
 class RelayQueue:
     """One for each event loop, in which it is made. Calls what waits, in a later turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, turn: Turn) -> None:
         self.loop = asyncio.get_running_loop()
-        self.left = PASSED_BYTES
-        """How many bytes may still be passed on in this turn, which `begin_turn` begins. Who passes a piece on takes
-        them off; a piece for which none are left waits."""
+        self.turn = turn
         self._cheap: deque[_Waiting] = deque()
         self._costly: deque[_Waiting] = deque()
         self._costly_from = 0.0
         """The monotonic second from which another costly one may go on."""
-        self.turn: asyncio.Handle | None = None
-        """The beginning of the next turn, where this one has begun."""
+        self._next: asyncio.Handle | None = None
+        """The beginning of the next turn, where a cheap one waits for it."""
         self._pause: asyncio.TimerHandle | None = None
-
-    def begin_turn(self) -> None:
-        """To be called where `turn` is None."""
-        self.turn = self.loop.call_soon(self._next_turn)
 
     def wait(self, go_on: Callable[[], None], cost_s: float) -> None:
         """Call `go_on` when it is its turn. `cost_s` is what its last read took."""
         if cost_s <= COSTLY_S:
             self._cheap.append(_Waiting(go_on, cost_s))
-            if self.turn is None:
-                self.begin_turn()
+            if self._next is None:
+                self._next = self.loop.call_soon(self._next_turn)
             return
         self._costly.append(_Waiting(go_on, cost_s))
-        self._costly_from = monotonic() + PAUSE * cost_s
         if self._pause is None:
+            # Who joins those that wait does not make them wait longer: a flood of new ones would do so permanently.
+            self._costly_from = max(self._costly_from, monotonic() + PAUSE * cost_s)
             self._await_pause()
 
     def _next_turn(self) -> None:
-        self.turn, self.left = None, PASSED_BYTES
+        turn, self._next = self.turn, None
+        # Its end has not set this where nothing was written of what was passed on.
+        turn.left = PASSED_BYTES
         left_s, waiting = TURN_S, len(self._cheap)
-        while waiting and left_s > 0 and self.left > 0:
-            waiting -= 1
-            one = self._cheap.popleft()
-            left_s -= one.cost_s
-            one.go_on()
-        if self._cheap and self.turn is None:
-            self.begin_turn()
+        try:
+            while waiting and left_s > 0 and turn.left > 0:
+                waiting -= 1
+                one = self._cheap.popleft()
+                left_s -= one.cost_s
+                one.go_on()
+        finally:  # What one raises must cost the others nothing.
+            if self._cheap and self._next is None:
+                self._next = self.loop.call_soon(self._next_turn)
 
     def _await_pause(self) -> None:
         wait_s = self._costly_from - monotonic()
@@ -89,10 +88,12 @@ class RelayQueue:
 
     def _next_costly(self) -> None:
         self._pause = None
-        if monotonic() >= self._costly_from:
-            one = self._costly.popleft()
-            # What it takes now is not known before its read is passed on: so long as the last one, most likely.
-            self._costly_from = monotonic() + (1 + PAUSE) * one.cost_s
-            one.go_on()
-        if self._costly and self._pause is None:
-            self._await_pause()
+        try:
+            if monotonic() >= self._costly_from:
+                one = self._costly.popleft()
+                # What it takes now is not known before its read is passed on: so long as the last one, most likely.
+                self._costly_from = monotonic() + (1 + PAUSE) * one.cost_s
+                one.go_on()
+        finally:
+            if self._costly and self._pause is None:
+                self._await_pause()

@@ -54,14 +54,18 @@ class TurnQueue:
 
     async def wait(self, line: str) -> None:
         """Wait in this line. Raises LineFull."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.begin_later(line, partial(_wake, turn))
+        turn = self._waiting.join(line)
+        self._begin_behind()
         await turn
 
     def begin_later(self, line: str, begin: Beginning) -> None:
         """Let it wait in this line without a task. `begin` raises nothing. Raises LineFull."""
         self._waiting.add(line, begin)
-        self._left = 0  # What comes later does not begin before what waits.
+        self._begin_behind()
+
+    def _begin_behind(self) -> None:
+        """What comes later does not begin before what waits."""
+        self._left = 0
         if self._turn is None:
             self._plan_turn()
 

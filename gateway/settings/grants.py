@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from gateway.core.end_users import USER_CHARACTERS
+from gateway.core.key_ids import HOLDER_ID
 from gateway.settings.request_section import Checked, RequestSection
 from gateway.settings.stored_keys import Amount, Expiry, ShortName
 from gateway.settings.value_readers import MODEL_NAME, TextForm
@@ -15,7 +16,7 @@ _END_USER = TextForm(
     f"{_PRINTABLE}{{1,{USER_CHARACTERS}}}", f"must be an end user: 1 to {USER_CHARACTERS} printable characters"
 )
 _KEY_ID = TextForm(
-    "[0-9a-f]{12}|jwt-[0-9a-f]{8}",
+    HOLDER_ID,
     "must be the id of a key: 12 hexadecimal digits, or of tokens: jwt- and 8 hexadecimal digits",
 )
 _REASON = TextForm(_PRINTABLE + "{1,500}", "must be 1 to 500 printable characters")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from gateway.core.key_ids import KEY_ID
 from gateway.core.limits import Meter
 from gateway.core.networks import Network
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
@@ -34,7 +35,7 @@ from gateway.settings.written_limit import WrittenLimit, limit_faults
 METADATA_MAX = 32
 
 _METADATA_VALUE = TextForm(r"[^\x00-\x1f\x7f-\x9f]{0,500}", "must be text of at most 500 characters")
-_COUNTED_AS = TextForm("[0-9a-f]{12}", "must be the id of a key: 12 hexadecimal digits")
+_COUNTED_AS = TextForm(KEY_ID, "must be the id of a key: 12 hexadecimal digits")
 
 Amount = Annotated[Decimal, Checked(read_amount)]
 Count = Annotated[int, Checked(read_count)]

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isinf
 
-import msgspec
-
 from gateway.core.errors import LimitRefusal
 from gateway.core.estimate import Estimates, least_tokens
 from gateway.core.exchange import Exchange
@@ -31,31 +29,35 @@ ANSWER_AFTER_THINKING = 1_024
 
 
 def ask(
-    exchange: Exchange,
-    parsed: ParsedRequest,
-    estimates: Estimates,
-    counters: Counters,
-    user: str,
-    before: RefusedRequest | None = None,
-) -> None:
-    """Find what the request asks of its limits, `exchange.asked`; `user` is the end user whose counters are charged,
-    `before` what is kept of a request like it. Raises a LimitRefusal where the store repeats one."""
+    exchange: Exchange, parsed: ParsedRequest, estimates: Estimates, counters: Counters, user: str
+) -> LimitRefusal | None:
+    """Find what the request asks of its limits, `exchange.asked`; `user` is the end user whose counters are charged.
+    The refusal, where the store repeats one."""
     binding = parsed.binding
     estimator = exchange.estimator = estimates.of(binding.caller.team, binding.model.name)
-    entered = exchange.estimated_input = estimator.input_tokens(parsed.input_size)
-    expected = estimator.output_tokens()
+    exchange.estimated_input = estimator.input_tokens(parsed.input_size)
     limits = binding.limits_for(user) if user else binding.limits
-    if before is None or not before.asks_the_same(limits, entered, expected):
-        asked = admission_request(exchange, parsed, limits, expected)
-    else:
-        asked = before.asked
-    exchange.asked = asked
+    exchange.asked = asked = admission_request(exchange, parsed, limits, estimator.output_tokens())
     repeated = counters.repeated_refusal(asked)
-    if repeated is not None:
-        exchange.store_seconds = 0.0
-        raise _refused(exchange, parsed, repeated)
-    if before is not None:
-        exchange.asked = msgspec.structs.replace(asked, id=exchange.id)
+    if repeated is None:
+        return None
+    exchange.store_seconds = 0.0
+    return _refused(exchange, parsed, repeated)
+
+
+def refuse_again(exchange: Exchange, before: RefusedRequest, counters: Counters) -> LimitRefusal | None:
+    """The refusal of a request that is like one that was refused `before`, where it asks the same of its limits and the
+    store repeats what it said of that; else None."""
+    repeated = counters.repeated_refusal(before.asked) if before.asks_the_same() else None
+    if repeated is None:
+        return None
+    exchange.estimated_input, exchange.store_seconds = before.entered, 0.0
+    error = before.error
+    if error.refusal is not repeated:
+        before.error = error = _refused(exchange, before.parsed, repeated)
+    else:
+        exchange.refusal = repeated
+    return error
 
 
 def admitted(exchange: Exchange, parsed: ParsedRequest, verdict: Reservation | Refusal) -> Reservation:

@@ -39,13 +39,10 @@ class SettlementRecorder(Protocol):
 def settle(
     exchange: Exchange, zone: tzinfo, counters: Counters, recorder: SettlementRecorder, then: SettlementEnd
 ) -> None:
-    """Note what was used in the exchange, and charge it. `then` is called as `Counters.begin_settlement` calls it, at
-    once where nothing is to be charged."""
+    """Note in the exchange, which was admitted, what was used, and charge it. `then` is called as
+    `Counters.begin_settlement` calls it."""
     parsed, reservation, estimator = exchange.parsed, exchange.reservation, exchange.estimator
-    if exchange.caller is None or parsed is None or reservation is None or estimator is None:
-        recorder.keep_unsettled(exchange)
-        then(None)
-        return
+    assert parsed is not None and reservation is not None and estimator is not None, "it was admitted"  # noqa: PT018
     usage = usage_of(exchange, parsed, estimator)
     if usage is not None:
         if not parsed.endpoint.estimated:

@@ -14,6 +14,7 @@ from time import monotonic
 from gateway.core.errors import ShuttingDown, UpstreamUnreachable
 from gateway.core.snapshot import Model, Upstream
 from gateway.runtime.tasks import BackgroundTasks
+from gateway.runtime.turn import Turn
 from gateway.upstream.client_options import DISTRUST_SECONDS, IDLE_SECONDS, ClientOptions
 from gateway.upstream.connect import UpstreamOrigin
 from gateway.upstream.connection import HUNG_UP, StaleConnection
@@ -35,12 +36,13 @@ class HttpClient:
     def __init__(
         self,
         tasks: BackgroundTasks,
+        turn: Turn,
         report_unrequested_bytes: Callable[[str], None] = _not_reported,
         idle_seconds: float = IDLE_SECONDS,
         distrust_seconds: float = DISTRUST_SECONDS,
         max_connections: int = sys.maxsize,
     ) -> None:
-        self._options = ClientOptions(tasks, idle_seconds, report_unrequested_bytes, distrust_seconds)
+        self._options = ClientOptions(tasks, turn, idle_seconds, report_unrequested_bytes, distrust_seconds)
         self._pools: dict[Upstream, Pool] = {}
         self._models: dict[Upstream, set[str]] = {}
         self._teams = 0

@@ -10,7 +10,7 @@ from time import monotonic
 from gateway.runtime.relay_queue import RelayQueue
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.runtime.timer_sweep import TimerSweep
-from gateway.runtime.turn_writes import TurnWrites
+from gateway.runtime.turn import Turn
 from gateway.upstream.framing import BodyPieces
 
 READ_BYTES = 16_384
@@ -53,6 +53,7 @@ class ClientOptions:
     def __init__(
         self,
         tasks: BackgroundTasks,
+        turn: Turn,
         idle_seconds: float,
         report_unrequested_bytes: Callable[[str], None],
         distrust_seconds: float = DISTRUST_SECONDS,
@@ -64,9 +65,9 @@ class ClientOptions:
         self._distrusted_until: dict[str, float] = {}
         self.distrusts_any = False
         """Whether any upstream has sent what answers no request."""
-        self.relays = RelayQueue()
+        self.relays = RelayQueue(turn)
         self.timers = TimerSweep()
-        self.writes = TurnWrites()
+        self.turn = turn
         self.read_buffer = ReadBuffer()
         self.body_pieces = BodyPieces()
 

@@ -7,7 +7,7 @@ is doing is its state:
                arrive answer no request: they close it, and its owner closes the other idle connections,
                since the next answer there could be another request's. The end of its idle time closes it, too.
     HELD       `begin` was called, and the request waits for the end of the turn of the event loop
-               (runtime/turn_writes.py). Nothing of it is written, so that bytes that arrive answer no request yet.
+               (runtime/turn.py). Nothing of it is written, so that bytes that arrive answer no request yet.
                Only `timeouts.total` is a limit.
     SENDING    Some of the request is still to be written, or still to be taken by
                the upstream. The limit is `timeouts.idle` for each part that the upstream takes, and for
@@ -123,6 +123,7 @@ class Connection(asyncio.BufferedProtocol):
         "_response",
         "_state",
         "_transport",
+        "_turn",
         "_unsent",
         "_upload",
         "closed",
@@ -141,6 +142,7 @@ class Connection(asyncio.BufferedProtocol):
         self._options = options
         self._read_buffer = options.read_buffer
         self._relays = options.relays
+        self._turn = options.turn
         self._framing = Framing(options.body_pieces)
         self._deadlines = Deadlines(upstream.timeouts, 0.0)
         self._state = _IDLE
@@ -184,7 +186,7 @@ class Connection(asyncio.BufferedProtocol):
         elif rest is not None or not self._is_reused:
             self.write_now(head + body)
         else:
-            self._options.writes.write(self, head + body)
+            self._turn.write(self, head + body)
         return response
 
     def leave(self, response: ResponseStream) -> None:
@@ -273,14 +275,12 @@ class Connection(asyncio.BufferedProtocol):
             self._take(nbytes)
             return
         # As most is: of a stream whose reader keeps up.
-        framing, relays = self._framing, self._relays
+        framing, turn = self._framing, self._turn
         piece = framing.feed(self._read_buffer[nbytes])
         if piece:
             self._deadlines.since = now = monotonic()
-            if relays.turn is None:
-                relays.begin_turn()
-            relays.left -= nbytes
-            if relays.left > 0:
+            turn.left -= nbytes
+            if turn.left > 0:
                 sink(piece)
                 if nbytes == READ_BYTES:
                     self.cost_s = monotonic() - now

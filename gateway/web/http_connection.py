@@ -41,7 +41,7 @@ from gateway.core.errors import GatewayError, InternalError, Overloaded, Request
 from gateway.core.response import Work
 from gateway.runtime.tasks import start_owned
 from gateway.runtime.timer_sweep import TimerSweep
-from gateway.runtime.turn_writes import TurnWrites
+from gateway.runtime.turn import Turn
 from gateway.web.client_address import socket_address
 from gateway.web.client_request import ClientRequest
 from gateway.web.errors import error_body, error_fields
@@ -87,7 +87,7 @@ _Head = tuple[RawRequestMessage | HttpProcessingError, StreamReader]
 
 class HttpConnection(web.RequestHandler):
     """What is written for a client goes to `transport`, which is None once the connection ends: at once by `write`, by
-    `writes` together with what others get in the same turn of the event loop."""
+    `turn` together with what others get in the same turn of the event loop."""
 
     pause: Callable[[], None] | None = None
     resume: Callable[[], None] | None = None
@@ -120,7 +120,7 @@ class HttpConnection(web.RequestHandler):
         handler: Handler,
         new_id: Callable[[], str],
         timers: TimerSweep,
-        writes: TurnWrites,
+        turn: Turn,
         *,
         idle_s: float,
         stalled_s: float,
@@ -148,7 +148,7 @@ class HttpConnection(web.RequestHandler):
         self._new_id = new_id
         self._stalled_s = stalled_s
         self._timers = timers
-        self.writes = writes
+        self.turn = turn
         self._head_until = 0.0
         self._expires_at: float | None = None
         """The time for which its timer is noted."""
@@ -174,7 +174,7 @@ class HttpConnection(web.RequestHandler):
         self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.writes.take(self)  # aiohttp closes the transport once more, before which that would be written.
+        self.turn.take(self)  # aiohttp closes the transport once more, before which that would be written.
         self._socket = None
         self._stop_stall_timer()
         if self._expires_at is not None:
@@ -375,23 +375,23 @@ class HttpConnection(web.RequestHandler):
         head = response_head(status, fields, framing, version=version, closes=self.is_last_answer)
         self.response_began = True
         if body is None:
-            self.writes.hold(self, head)
+            self.turn.hold(self, head)
         else:
-            self.writes.write(self, head + body)
+            self.turn.write(self, head + body)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Write at once, behind what `writes` holds."""
-        held = self.writes.take(self)
+        """Write at once, behind what `turn` holds."""
+        held = self.turn.take(self)
         self.write_now(held + data if held else data)
 
     def write_held(self) -> None:
-        """Write at once what `writes` holds."""
-        held = self.writes.take(self)
+        """Write at once what `turn` holds."""
+        held = self.turn.take(self)
         if held:
             self.write_now(held)
 
     def write_now(self, data: bytes | memoryview) -> None:
-        """Write, whatever `writes` holds."""
+        """Write, whatever `turn` holds."""
         if self.transport is not None:
             self.transport.write(data)
 

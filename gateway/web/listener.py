@@ -18,8 +18,8 @@ from typing import NamedTuple
 from aiohttp import web
 
 from gateway.runtime.timer_sweep import TimerSweep
+from gateway.runtime.turn import Turn
 from gateway.runtime.turn_queue import TurnQueue
-from gateway.runtime.turn_writes import TurnWrites
 from gateway.web.client_request import ClientRequest
 from gateway.web.http_connection import Handler, HttpConnection
 
@@ -52,7 +52,7 @@ class Listener(web.Server):
     """Makes a HttpConnection for each connection; a client that leaves cancels its request. `refused` counts the
     connections that were turned away, and idle ones that were closed for others."""
 
-    def __init__(self, handler: Handler, new_id: Callable[[], str], limits: ClientLimits) -> None:
+    def __init__(self, handler: Handler, new_id: Callable[[], str], limits: ClientLimits, turn: Turn) -> None:
         # aiohttp's connection would call the handler; ours does it itself.
         super().__init__(handler, handler_cancellation=True)  # type: ignore[arg-type]
         self.limits = limits
@@ -61,7 +61,7 @@ class Listener(web.Server):
         self._new_id = new_id
         self._begins = TurnQueue(_BEGUN_PER_TURN)
         self._timers = TimerSweep()
-        self._writes = TurnWrites()
+        self._turn = turn
         self._open: dict[HttpConnection, None] = {}
         """By their last request, or their beginning: the least recent first."""
         self._empty = asyncio.Event()
@@ -74,7 +74,7 @@ class Listener(web.Server):
             self._handler,
             self._new_id,
             self._timers,
-            self._writes,
+            self._turn,
             idle_s=limits.idle_s,
             stalled_s=limits.stalled_s,
         )

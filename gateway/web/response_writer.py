@@ -136,7 +136,7 @@ class HttpResponseWriter:
                 size = len(data)
                 head = _CHUNK_HEADS[size] if size < _SHORT_BYTES else b"%x\r\n" % size
                 data = b"".join((head, data, b"\r\n"))
-            connection.writes.hold(connection, data)
+            connection.turn.hold(connection, data)
             self._has_written = True
 
     def flush(self) -> None:

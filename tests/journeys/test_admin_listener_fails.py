@@ -10,6 +10,7 @@ import pytest
 
 from gateway.core.address import Address
 from gateway.runtime.listening import address_taken, listen
+from gateway.runtime.turn import Turn
 from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminResponse, AdminRoutes, json_response
 from gateway.web.listener import ADMIN_CLIENTS, Listener
 from tests.raw_client import RawClient, http_head, raw_client
@@ -36,7 +37,7 @@ async def _let_pass(_request: AdminRequest) -> None:
 @asynccontextmanager
 async def admin_listener(handlers: AdminHandlers, noted: Noted) -> AsyncIterator[RawClient]:
     routes = AdminRoutes(handlers, lambda what, error: noted.append((what, error)))
-    listener = Listener(routes.handle, lambda: "id", ADMIN_CLIENTS)
+    listener = Listener(routes.handle, lambda: "id", ADMIN_CLIENTS, Turn())
     server = await listen(listener, Address("127.0.0.1", 0))
     try:
         async with raw_client(address_taken(Address("127.0.0.1", 0), server).port) as client:

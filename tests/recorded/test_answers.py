@@ -13,20 +13,20 @@ from typing import Any
 import pytest
 
 from gateway.core.endpoints import ENDPOINTS
+from gateway.core.json_object import Path
 from gateway.core.refusals import Fault, fault_of
 from gateway.core.sse import EventSplitter, data_of
 from gateway.core.upstream_json import fault_of_body, object_of, reported_fault
-from gateway.core.usage_reading import UsageReader
-from gateway.core.usage_tables import (
+from gateway.core.usage_fields import (
     ANTHROPIC_WORDS,
     AUDIO_WORDS,
     COHERE_WORDS,
     GEMINI_WORDS,
     OLLAMA_WORDS,
     OPENAI_WORDS,
-    Path,
-    UsageTable,
 )
+from gateway.core.usage_reading import UsageReader
+from gateway.core.usage_tables import UsageTable
 from tests.recorded.recordings import HERE, SHARED, Recording, index, recordings
 
 TABLES = {path: row.usage for path, row in ENDPOINTS.items()}

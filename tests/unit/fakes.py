@@ -21,6 +21,7 @@ from gateway.core.request import IncomingRequest, ParsedRequest, RequestHeaders
 from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import (
     AdmissionRequest,
+    Charge,
     Hold,
     Holds,
     LimitStatus,
@@ -324,10 +325,26 @@ class Ledgers:
         """Nothing is open."""
 
 
+def limit_statuses_of(rows: Sequence[LimitStatus]) -> LimitStatuses:
+    """The same column by column, as stores give them."""
+    return LimitStatuses(
+        [row.limit for row in rows],
+        [row.used for row in rows],
+        [row.held for row in rows],
+        [row.resets_ms for row in rows],
+        any(row.limit.granted for row in rows),
+    )
+
+
+def amount_of(charge: Charge, output: int) -> int:
+    """The whole charge for so many tokens of output, rounded up."""
+    return charge.fixed - (-output * charge.per_output // 1_000_000)
+
+
 def reserved(ask: AdmissionRequest) -> Reservation:
     """The reservation that a store without any use gives."""
-    amounts = [(charge.limit, charge.amount(ask.most)) for charge in ask.charges]
-    limit_statuses = LimitStatuses.of(
+    amounts = [(charge.limit, amount_of(charge, ask.most)) for charge in ask.charges]
+    limit_statuses = limit_statuses_of(
         [LimitStatus(limit, 0, held, limit.amount - held, NOW_MS) for limit, held in amounts]
     )
     holds = Holds.of([Hold(limit, held) for limit, held in amounts])
@@ -415,6 +432,7 @@ class MemorySpool:
 
     def __init__(self) -> None:
         self.taken = False
+        self.has_come = True
         self.length: int | None = 0
         self.written = b""
 

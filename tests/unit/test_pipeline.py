@@ -38,7 +38,6 @@ from gateway.core.request import IncomingRequest
 from gateway.core.reservation import (
     AdmissionRequest,
     LimitStatus,
-    LimitStatuses,
     Refusal,
     RefusalReason,
     Reservation,
@@ -68,6 +67,7 @@ from tests.unit.fakes import (
     body_of,
     incoming_of,
     limit,
+    limit_statuses_of,
     snapshot_with,
     stream,
     upstream_services,
@@ -249,8 +249,27 @@ async def test_the_same_request_that_is_refused_again_is_read_once() -> None:
         whole.pipeline.answer(with_whole(body_of()), Client())
     first, *others = whole.recorded
     assert [type(each.error) for each in whole.recorded] == [RateExceeded] * 3
-    assert [each.parsed is first.parsed and each.asked is first.asked for each in others] == [True, True]
+    assert [each.parsed is first.parsed and each.error is first.error for each in others] == [True, True]
+    assert [each.estimated_input for each in others] == [first.estimated_input] * 2
+    assert {(each.refusal is whole.store.repeated, each.store_seconds) for each in whole.recorded} == {(True, 0)}
     assert [each.id for each in whole.recorded] == ["exchange-1", "exchange-2", "exchange-3"]
+
+
+async def test_the_same_request_that_is_refused_otherwise_is_told_so() -> None:
+    whole = Whole()
+    refusals = [spent(), msgspec.structs.replace(spent(), retry_after_ms=400)]
+    for whole.store.repeated in refusals:
+        whole.pipeline.answer(with_whole(body_of()), Client())
+    assert [each.refusal for each in whole.recorded] == refusals
+    assert [each.error.retry_after_ms for each in whole.recorded if each.error is not None] == [500, 400]
+
+
+async def test_a_request_that_is_refused_at_once_has_a_record_and_no_settlement() -> None:
+    whole = Whole()
+    whole.store.repeated = spent()
+    records = whole.pipeline.services.request_records = Unrecorded()
+    whole.pipeline.answer(with_whole(body_of()), whole.client)
+    assert (records.unsettled, whole.store.settled) == (whole.recorded, [])
 
 
 async def test_what_was_learned_since_is_asked_by_the_same_request() -> None:
@@ -337,6 +356,17 @@ async def test_a_request_is_recorded_once_it_is_settled_and_both_are_waited_for(
     assert (len(whole.recorded), whole.tasks.started) == (2, [])
 
 
+async def test_the_end_of_a_request_without_a_settlement_is_waited_for() -> None:
+    whole = Whole(store=refusing())
+    running = whole.start()
+    await asyncio.sleep(0)
+    assert whole.pipeline.in_flight == 1
+    async with asyncio.timeout(5):
+        await whole.pipeline.wait_ended()
+    assert [type(each.error) for each in whole.recorded] == [RateExceeded]
+    await running
+
+
 async def test_what_is_left_of_a_settlement_is_awaited_in_a_task() -> None:
     store = LateLedgers()
     whole = Whole(ScriptedAnswer(PLAIN), store=store)
@@ -396,7 +426,7 @@ async def test_a_refused_client_is_told_how_its_limits_stand() -> None:
     of = limit()
     limit_status = LimitStatus(of, of.amount, 0, 0, NOW_MS + 500)
     whole = Whole(
-        store=Ledgers(Refusal(limit_status, 1, RefusalReason.SPENT, 500, NOW_MS, LimitStatuses.of([limit_status])))
+        store=Ledgers(Refusal(limit_status, 1, RefusalReason.SPENT, 500, NOW_MS, limit_statuses_of([limit_status])))
     )
     await whole.answer()
     assert whole.client.headers["x-ratelimit-remaining-requests"] == "0"

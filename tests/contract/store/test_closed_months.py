@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import date, timedelta
+from typing import Any
 
 import pytest
 
 from gateway.core.end_users import OTHER_USERS
-from gateway.core.reservation import NO_HOLDS, LedgerEntry, Settlement
+from gateway.core.reservation import Holds, LedgerEntry, Settlement
 from gateway.store.contract import Store, UsageQuery
 from gateway.store.in_redis import RedisStore
 from tests.contract.store.asking import admitted, ask, bill, truth
@@ -49,8 +50,8 @@ def bill_of(day: date, **other: object) -> LedgerEntry:
     return bill(day=day.isoformat(), **other)
 
 
-async def rows(store: Store, *by: str, **filters: str) -> dict[str, int]:
-    found = await store.usage(UsageQuery(by=by, **filters))  # type: ignore[arg-type]
+async def rows(store: Store, *by: str, **filters: Any) -> dict[str, int]:
+    found = await store.usage(UsageQuery(by=by, **filters))
     return {"/".join(getattr(row, name) for name in by): row.cost for row in found}
 
 
@@ -144,7 +145,7 @@ async def test_sums_are_whole_while_a_month_is_closed_and_its_last_requests_are_
     async def settle_many(number: int) -> None:
         for turn in range(60):
             entry = bill_of(redis_months.closed, team=f"t{turn % 7}", key=f"k{turn % 3}", user=f"u{turn % 5}", cost=1)
-            await gateways[number].settle(Settlement(f"s{number}-{turn}", 1_793_880_000_000, NO_HOLDS, (), entry))
+            await gateways[number].settle(Settlement(f"s{number}-{turn}", 1_793_880_000_000, Holds(), (), entry))
 
     settling = [asyncio.create_task(settle_many(number)) for number in range(3)]
     while not await closer.usage(in_closed_month):
@@ -163,7 +164,7 @@ async def test_a_journal_that_is_replayed_after_the_closing_is_late(redis: Redis
     assert await store.close_ledger(redis_months.last.isoformat())
     for place in (1, 1, 2):
         await store.replay(
-            "dead", place, Settlement(f"s{place}", 1_793_880_000_000, NO_HOLDS, (), bill_of(redis_months.closed))
+            "dead", place, Settlement(f"s{place}", 1_793_880_000_000, Holds(), (), bill_of(redis_months.closed))
         )
     assert await rows(store, "month", "late") == {f"{redis_months.last:%Y-%m}/{redis_months.closed_name}": 14}
     await store.close()
@@ -172,7 +173,7 @@ async def test_a_journal_that_is_replayed_after_the_closing_is_late(redis: Redis
 async def test_every_key_of_a_closing_ends_some_day(redis: RedisServer, redis_months: Months) -> None:
     store = RedisStore(redis_options(redis.url), UTC)
     assert await store.close_ledger(redis_months.last.isoformat())
-    await store.settle(Settlement("s", 1_793_880_000_000, NO_HOLDS, (), bill_of(redis_months.closed)))
+    await store.settle(Settlement("s", 1_793_880_000_000, Holds(), (), bill_of(redis_months.closed)))
     with contextlib.closing(redis.client()) as client:
         keys = client.keys("gw:*")
         assert b"gw:2:{o}:closed" in keys

@@ -10,25 +10,17 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from struct import pack, unpack
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
 import uvloop
-from redis import Redis
 
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit, Meter, Scope
 from gateway.core.losses import LossSlot
-from gateway.core.reservation import (
-    NO_HOLDS,
-    AdmissionRequest,
-    Hold,
-    Holds,
-    Reservation,
-    Settlement,
-    unasked_id,
-)
+from gateway.core.reservation import AdmissionRequest, Hold, Holds, Reservation, Settlement, unasked_id
 from gateway.store.backlog import Policy
 from gateway.store.contract import HOLD_TTL_MS as HOLD_TTL_IN_EARNEST_MS
 from gateway.store.contract import CallRefused, SettlementRest, UsageQuery
@@ -182,7 +174,7 @@ async def test_every_key_has_an_expiry_and_a_schema_in_its_name(redis: RedisServ
     await admitted(store, ask(*LIMITS))
     settled = await admitted(store, ask(*LIMITS))
     await store.settle(truth(settled, 7, bill()))
-    await store.settle(Settlement("unasked", settled.at_ms - 60_000, NO_HOLDS, (), bill(user="ann")))
+    await store.settle(Settlement("unasked", settled.at_ms - 60_000, Holds(), (), bill(user="ann")))
     kept = lives(redis)
     assert len(kept) == 14
     assert [key for key, life_ms in kept.items() if life_ms <= 0 or key[:6] not in ("gw:1:{", "gw:2:{")] == []
@@ -642,7 +634,7 @@ async def test_a_long_report_is_quick(redis: RedisServer, store: RedisStore) -> 
     assert sum(row.requests for row in rows) == 365 * 200 + 1
 
 
-def _fill_ledger(client: Redis) -> None:
+def _fill_ledger(client: Any) -> None:
     figures = client.hget("gw:1:{t/red}:l:2026-11-05", "k1|m")
     [(name, details)] = client.hgetall("gw:2:{t/red}:l:2026-11-05").items()
     pipe = client.pipeline(transaction=False)

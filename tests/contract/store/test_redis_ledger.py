@@ -10,7 +10,7 @@ from struct import pack, unpack
 
 import pytest
 
-from gateway.core.reservation import NO_HOLDS, LedgerEntry, Settlement
+from gateway.core.reservation import Holds, LedgerEntry, Settlement
 from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import UsageQuery, UsageRow
 from gateway.store.in_redis import RedisStore
@@ -38,7 +38,7 @@ def older(redis: RedisServer) -> OlderGateway:
 
 
 def settlement(entry: LedgerEntry) -> Settlement:
-    return Settlement(f"s{next(_numbers)}", AT_MS, NO_HOLDS, (), entry)
+    return Settlement(f"s{next(_numbers)}", AT_MS, Holds(), (), entry)
 
 
 def first_figures(row: UsageRow) -> tuple[float, ...]:

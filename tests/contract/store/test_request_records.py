@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.core.request_record import ALIKE_MAX, KeptRecord, RequestRecord
-from gateway.core.reservation import NO_HOLDS, Settlement
+from gateway.core.reservation import Holds, Settlement
 from gateway.store.backlog import Policy
 from gateway.store.contract import Store, UsageQuery
 from gateway.store.in_redis import RedisStore
@@ -54,7 +54,7 @@ async def test_a_record_is_kept_with_its_settlement_once(store: Store) -> None:
 
 async def test_a_record_of_a_request_that_cost_nothing_is_kept_too(store: Store) -> None:
     await store.settle(recorded(truth(await admitted(store, ask(QUOTA)), 0), kept()))
-    await store.settle(recorded(Settlement("without-limits", 1, NO_HOLDS, (), None), kept("req-2", team="blue")))
+    await store.settle(recorded(Settlement("without-limits", 1, Holds(), (), None), kept("req-2", team="blue")))
     assert await ids(store, "req-1", "red", "blue") == ["own-req-1-1"]
     assert await ids(store, "req-2", "red", "blue") == ["own-req-2-1"]
     assert (await store.limit_statuses([QUOTA]))[0].held == 0

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gateway.core.header_rules import HeaderLines
 from gateway.runtime.tasks import BackgroundTasks
+from gateway.runtime.turn import Turn
 from gateway.upstream.client import HttpClient
 from gateway.upstream.client_options import DISTRUST_SECONDS, IDLE_SECONDS
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest, UpstreamResponse
 
 BODY = b'{"model":"gpt-oss","messages":[]}'
-ASK = UpstreamRequest(path="/chat/completions", headers=(("content-type", "application/json"),), body=BODY)
+ASK = UpstreamRequest(
+    path="/chat/completions", headers=HeaderLines(("content-type",), ("application/json",)), body=BODY
+)
 
 
 def unexpected(doing: str, error: BaseException) -> None:
@@ -24,7 +28,7 @@ def new_client(
     max_connections: int = 1_000,
 ) -> HttpClient:
     tasks = BackgroundTasks(unexpected)
-    return HttpClient(tasks, report_unrequested_bytes, idle_seconds, distrust_seconds, max_connections)
+    return HttpClient(tasks, Turn(), report_unrequested_bytes, idle_seconds, distrust_seconds, max_connections)
 
 
 def plain(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:

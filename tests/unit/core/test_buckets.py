@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gateway.core.buckets import Bucket, Denial, Leases, Window, new_counter, pace, rescaled
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.reservation import Charge, RefusalReason
+from tests.unit.fakes import amount_of
 
 UTC = ZoneInfo("UTC")
 NOON = 1_793_880_000_000
@@ -193,8 +194,8 @@ def test_what_is_granted_is_the_most_that_is_paid_for(left: int, fixed: int, per
     charge = Charge(quota, fixed, per_output)
     output = counter.output_left(charge.fixed, charge.per_output)
     if output >= 0:
-        assert charge.amount(output) <= left
-        assert charge.amount(output + 1) > left
+        assert amount_of(charge, output) <= left
+        assert amount_of(charge, output + 1) > left
     else:
         assert fixed > left
 

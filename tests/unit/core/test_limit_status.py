@@ -16,6 +16,7 @@ from gateway.core.limit_status import (
 )
 from gateway.core.limits import Limit, Meter, Mode, Per, Scope
 from gateway.core.reservation import LimitStatus, LimitStatuses, Refusal, RefusalReason
+from tests.unit.fakes import limit_statuses_of
 
 NOW = 1_793_880_000_000
 
@@ -33,11 +34,11 @@ def limit_status(of: Limit, left: int, resets_ms: int = NOW + 6_000, held: int =
 
 def refusal(of: Limit, why: RefusalReason, retry_after_ms: int = 1_500, requested: int = 1) -> Refusal:
     shown = limit_status(of, 0, held=of.amount // 4)
-    return Refusal(shown, requested, why, retry_after_ms, NOW, LimitStatuses.of([shown]))
+    return Refusal(shown, requested, why, retry_after_ms, NOW, limit_statuses_of([shown]))
 
 
 def headers(*limit_statuses: LimitStatus) -> dict[str, str]:
-    told = LimitHeaders(each.limit for each in limit_statuses).written(LimitStatuses.of(limit_statuses), NOW)
+    told = LimitHeaders(each.limit for each in limit_statuses).written(limit_statuses_of(limit_statuses), NOW)
     assert len(dict(told)) == len(told)
     return dict(told)
 
@@ -74,8 +75,8 @@ def test_limits_without_a_status_are_left_out_whatever_was_told_before() -> None
     """Those of end users come last, and not every request names one."""
     wide, own = limit(Meter.REQUESTS, Per.MINUTE, 600), limit(Meter.REQUESTS, Per.MINUTE, 20)
     told = LimitHeaders([wide, own])
-    every = LimitStatuses.of([limit_status(wide, 599), limit_status(own, 7)])
-    for statuses, left in ((every, "7"), (LimitStatuses.of([every[0]]), "599"), (every, "7")):
+    every = limit_statuses_of([limit_status(wide, 599), limit_status(own, 7)])
+    for statuses, left in ((every, "7"), (limit_statuses_of([every[0]]), "599"), (every, "7")):
         assert dict(told.written(statuses, NOW))["x-ratelimit-remaining-requests"] == left
     assert told.written(LimitStatuses(), NOW) == []
 
@@ -173,7 +174,7 @@ def test_a_refusal_carries_the_headers_of_its_limits() -> None:
 
 def test_a_refusal_without_a_wait_still_says_when_its_limits_are_whole() -> None:
     of = limit(Meter.TOKENS, Per.DAY, 1_000)
-    statuses = LimitStatuses.of([limit_status(of, 0, NOW)])
+    statuses = limit_statuses_of([limit_status(of, 0, NOW)])
     told = refusal_error(Refusal(statuses[0], 5_000, RefusalReason.NEVER, 0, NOW, statuses))
     assert dict(told.headers)["x-quota-reset-tokens"] == "0s"
     assert "Try again" not in told.message
@@ -217,7 +218,7 @@ def test_a_refusal_of_too_much_says_to_ask_for_less() -> None:
 )
 def test_a_refusal_that_is_repeated_is_told_as_if_for_the_first_time(meter: Meter, per: Per, resets_ms: int) -> None:
     of, other = limit(meter, per), limit(Meter.CONCURRENT, None)
-    statuses = LimitStatuses.of([limit_status(of, 0, resets_ms), limit_status(other, 3, 0)])
+    statuses = limit_statuses_of([limit_status(of, 0, resets_ms), limit_status(other, 3, 0)])
     first = Refusal(statuses[0], 12, RefusalReason.SPENT, resets_ms and resets_ms - NOW, NOW, statuses)
     later = msgspec.structs.replace(
         first, at_ms=NOW + 70, retry_after_ms=resets_ms and resets_ms - NOW - 70, repeats=first
@@ -248,7 +249,7 @@ def test_requests_that_are_refused_alike_at_the_same_moment_get_the_same_error()
         {"requested": 13},
         {"why": RefusalReason.HELD},
         {"limit_status": limit_status(limit(Meter.TOKENS, Per.DAY), 0)},
-        {"limit_statuses": LimitStatuses.of([limit_status(limit(Meter.TOKENS, Per.DAY), 0, NOW + 9_000)])},
+        {"limit_statuses": limit_statuses_of([limit_status(limit(Meter.TOKENS, Per.DAY), 0, NOW + 9_000)])},
     ],
 )
 def test_another_refusal_by_the_same_limits_is_told_in_its_own_words(changes: dict[str, Any]) -> None:

@@ -8,14 +8,17 @@ import msgspec
 import pytest
 
 from gateway.core.endpoints import ENDPOINTS
+from gateway.core.errors import RateExceeded
+from gateway.core.estimate import Estimator
 from gateway.core.exchange import Exchange
 from gateway.core.refused_requests import KEPT_S, RefusedRequests
 from gateway.core.reservation import AdmissionRequest
 from gateway.core.snapshot import ConfigSnapshot
-from tests.unit.fakes import CALLER, MODEL, body_of, exchange_of, limit, snapshot_with
+from tests.unit.fakes import CALLER, MODEL, body_of, exchange_of, snapshot_with
 
 BODY, SNAPSHOT = body_of(), snapshot_with(MODEL)
 RESPONSES = ENDPOINTS["/v1/responses"]
+ERROR = RateExceeded("Wait.")
 
 
 class Kept:
@@ -28,22 +31,24 @@ class Kept:
     def keep(self, body: bytes = BODY) -> Exchange:
         exchange, _ = exchange_of(body)
         exchange.asked = AdmissionRequest.of(exchange.id, (), 10, 10)
-        self.requests.keep(exchange, body, SNAPSHOT, "ann", None)
+        self.requests.keep(exchange, body, SNAPSHOT, "ann", ERROR)
         return exchange
 
     def has(
         self, exchange: Exchange, body: bytes = BODY, snapshot: ConfigSnapshot = SNAPSHOT, user: str = "ann"
     ) -> bool:
-        return self.requests.take(exchange, body, snapshot, user) is not None
+        return self.requests.find(exchange, body, snapshot, user) is not None
 
 
 def test_what_is_kept_of_a_request_is_given_to_one_like_it() -> None:
     kept = Kept()
     refused = kept.keep()
     like_it, _ = exchange_of(BODY)
-    found = kept.requests.take(like_it, BODY, SNAPSHOT, "ann")
+    found = kept.requests.find(like_it, BODY, SNAPSHOT, "ann")
     assert found is not None
-    assert (found.parsed, found.asked) == (refused.parsed, refused.asked)
+    assert (found.parsed, found.asked, found.error) == (refused.parsed, refused.asked, ERROR)
+    assert kept.requests.find(like_it, BODY, SNAPSHOT, "ann") is found
+    kept.requests.forget(BODY)
     assert not kept.has(like_it)
 
 
@@ -68,17 +73,19 @@ def test_a_request_that_is_sent_otherwise_is_not_like_it() -> None:
         assert not is_kept_for(kept)
 
 
-@pytest.mark.parametrize("changes", [{"entered": 8}, {"expected": 2_000}, {"limits": (limit(),)}])
-def test_it_asks_the_same_only_with_the_same_estimates_and_limits(changes: dict[str, object]) -> None:
+@pytest.mark.parametrize("changes", [{"characters_per_token": 1.5}, {"output": 2_000}])
+def test_it_asks_the_same_only_with_the_same_estimates(changes: dict[str, float]) -> None:
     kept = Kept()
     refused = kept.keep()
-    assert refused.asked is not None
-    assert refused.estimator is not None
-    found = kept.requests.take(refused, BODY, SNAPSHOT, "ann")
+    assert refused.parsed is not None
+    estimator = refused.estimator = Estimator()
+    refused.estimated_input = estimator.input_tokens(refused.parsed.input_size)
+    kept.requests.keep(refused, BODY, SNAPSHOT, "ann", ERROR)
+    found = kept.requests.find(refused, BODY, SNAPSHOT, "ann")
     assert found is not None
-    usual = {"limits": refused.asked.limits, "entered": 7, "expected": refused.estimator.output_tokens()}
-    assert found.asks_the_same(**usual)  # type: ignore[arg-type]  # Each is of its own type.
-    assert not found.asks_the_same(**usual | changes)  # type: ignore[arg-type]  # The same.
+    assert found.asks_the_same()
+    estimator.begin_with(msgspec.structs.replace(estimator.learned, **changes))
+    assert not found.asks_the_same()
 
 
 def test_all_of_it_is_forgotten_a_moment_after_the_first() -> None:

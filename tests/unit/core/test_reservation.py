@@ -3,14 +3,9 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.limits import Limit, Meter, Per, Scope
-from gateway.core.reservation import Charge, Hold, Holds, LimitStatuses, Settlement, output_share
+from gateway.core.reservation import Hold, Holds, LimitStatuses, Settlement, output_share
 
 DAILY = Limit("day", Scope.TEAM, "search", Meter.USD, Per.DAY, 100, 100, "search")
-
-
-def test_a_charge_is_rounded_up_to_a_whole_unit() -> None:
-    charge = Charge(DAILY, fixed=10, per_output=1_500_000)
-    assert [charge.amount(output) for output in (0, 1, 2, 3)] == [10, 12, 13, 15]
 
 
 @pytest.mark.parametrize(("left", "enough", "granted"), [(50, 100, 50), (500, 100, 100), (8_000, 100, 1_000)])

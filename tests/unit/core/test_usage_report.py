@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.usage import Usage, UsageSource
-from gateway.core.usage_report import read_report, read_usage
-from gateway.core.usage_tables import (
+from gateway.core.usage_fields import (
     ANTHROPIC_WORDS,
     AUDIO_WORDS,
     COHERE_WORDS,
@@ -18,6 +17,7 @@ from gateway.core.usage_tables import (
     OPENAI_WORDS,
     Vocabulary,
 )
+from gateway.core.usage_report import read_report, read_usage
 
 VOCABULARIES = [OPENAI_WORDS, AUDIO_WORDS, ANTHROPIC_WORDS, GEMINI_WORDS, COHERE_WORDS, OLLAMA_WORDS]
 

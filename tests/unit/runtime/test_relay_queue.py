@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from time import monotonic
 
+import pytest
+
 from gateway.runtime.relay_queue import COSTLY_S, PAUSE, TURN_S, RelayQueue
+from gateway.runtime.turn import PASSED_BYTES, Turn
 
 
 class Answer:
@@ -25,7 +29,7 @@ class Answer:
 
 
 async def test_one_answer_goes_on_in_every_turn() -> None:
-    answer = Answer(RelayQueue(), TURN_S / 10)
+    answer = Answer(RelayQueue(Turn()), TURN_S / 10)
     answer.begin()
     for turn in range(20):
         assert answer.reads == turn
@@ -33,7 +37,7 @@ async def test_one_answer_goes_on_in_every_turn() -> None:
 
 
 async def test_many_answers_share_what_one_turn_has_in_rotation() -> None:
-    queue = RelayQueue()
+    queue = RelayQueue(Turn())
     answers = [Answer(queue, TURN_S / 4) for _ in range(20)]
     for answer in answers:
         answer.begin()
@@ -44,7 +48,7 @@ async def test_many_answers_share_what_one_turn_has_in_rotation() -> None:
 
 
 async def test_a_costly_answer_waits_for_several_times_what_it_took() -> None:
-    queue, cost_s = RelayQueue(), 5 * COSTLY_S
+    queue, cost_s = RelayQueue(Turn()), 5 * COSTLY_S
     answer, began = Answer(queue, cost_s), monotonic()
     answer.begin()
     while not answer.reads:
@@ -53,7 +57,7 @@ async def test_a_costly_answer_waits_for_several_times_what_it_took() -> None:
 
 
 async def test_many_costly_answers_go_on_one_at_a_time_and_hold_up_no_other() -> None:
-    queue, cost_s = RelayQueue(), 5 * COSTLY_S
+    queue, cost_s = RelayQueue(Turn()), 5 * COSTLY_S
     costly = [Answer(queue, cost_s) for _ in range(10)]
     ordinary = Answer(queue, TURN_S / 10)
     began = monotonic()
@@ -66,3 +70,50 @@ async def test_many_costly_answers_go_on_one_at_a_time_and_hold_up_no_other() ->
     assert monotonic() - began >= 3 * PAUSE * cost_s
     assert ordinary.reads >= turns - 1
     assert [answer.reads for answer in costly] == [1] * 3 + [0] * 7
+
+
+async def test_a_flood_of_new_costly_answers_does_not_keep_those_that_wait_waiting() -> None:
+    queue, cost_s = RelayQueue(Turn()), 2 * COSTLY_S
+    waiting, began = Answer(queue, cost_s), monotonic()
+    waiting.begin()
+    new: list[Answer] = []
+    while not waiting.reads and monotonic() - began < 20 * PAUSE * cost_s:
+        new.append(Answer(queue, cost_s))
+        new[-1].begin()
+        await asyncio.sleep(cost_s / 2)
+    assert waiting.reads == 1
+
+
+@pytest.mark.parametrize("cost_s", [TURN_S / 10, 2 * COSTLY_S])
+async def test_one_that_fails_costs_those_behind_it_nothing(cost_s: float) -> None:
+    queue, told = RelayQueue(Turn()), asyncio.Event()
+    failures: list[str] = []
+    queue.loop.set_exception_handler(lambda loop, context: failures.append(repr(context["exception"])))
+    queue.wait(partial(next, iter("")), cost_s)
+    queue.wait(told.set, cost_s)
+    async with asyncio.timeout(10):
+        await told.wait()
+    assert failures == ["StopIteration()"]
+
+
+async def test_a_turn_that_wrote_nothing_leaves_the_next_one_its_share() -> None:
+    turn, lefts = Turn(), []
+    turn.left = 0
+    RelayQueue(turn).wait(lambda: lefts.append(turn.left), 0)
+    await asyncio.sleep(0)
+    assert lefts == [PASSED_BYTES]
+
+
+async def test_what_waits_goes_on_as_far_as_the_turn_has_bytes_left() -> None:
+    turn, gone_on = Turn(), []
+    queue = RelayQueue(turn)
+
+    def go_on() -> None:
+        turn.left -= PASSED_BYTES // 2
+        gone_on.append(None)
+
+    for _ in range(5):
+        queue.wait(go_on, 0)
+    for expected in (2, 4, 5):
+        await asyncio.sleep(0)
+        assert len(gone_on) == expected

@@ -17,7 +17,7 @@ from gateway.core.request import ParsedRequest
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
 from gateway.core.snapshot import Model
 from gateway.stages.admit import MOST_WITHOUT_CAP, admission_request, admitted, ask
-from tests.unit.fakes import CALLER, MODEL, NOW_MS, Ledgers, body_of, exchange_of, limit, target
+from tests.unit.fakes import CALLER, MODEL, NOW_MS, Ledgers, amount_of, body_of, exchange_of, limit, target
 
 INPUT = 100
 
@@ -34,7 +34,7 @@ async def reserved(
     exchange: Exchange, parsed: ParsedRequest, store: Ledgers, estimates: Estimates | None = None
 ) -> Reservation:
     """What the request is given by the store, as the pipeline asks it."""
-    ask(exchange, parsed, estimates or Estimates(), store, parsed.user)
+    assert ask(exchange, parsed, estimates or Estimates(), store, parsed.user) is None
     assert exchange.asked is not None
     return admitted(exchange, parsed, await store.admit(exchange.asked))
 
@@ -42,7 +42,7 @@ async def reserved(
 def amount(of: Limit, **members: Any) -> int:
     """What one limit bears, where the request may produce all that it asks for."""
     ask = asked(of, **members)
-    return ask.charges[0].amount(ask.most)
+    return amount_of(ask.charges[0], ask.most)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_each_meter_bears_its_own(meter: Meter, per: Per | None, expected: int) 
 def test_every_choice_may_produce_its_own_output() -> None:
     ask = asked(limit(Meter.TOKENS), max_tokens=50, n=3)
     assert (ask.most, ask.likely, ask.least) == (150, 150, 3)
-    assert ask.charges[0].amount(ask.most) == 250
+    assert amount_of(ask.charges[0], ask.most) == 250
 
 
 ADVISOR = Model("opus", (target(price=Price(input=5_000_000, output=25_000_000)),))
@@ -86,11 +86,8 @@ def test_what_a_tools_model_may_take_is_held_by_quotas(meter: Meter, per: Per, m
         exchange, parsed = exchange_of(body_of(max_tokens=50), caller=caller)
         exchange.estimated_input = INPUT
         parsed = msgspec.structs.replace(parsed, consulted=consulted)
-        return (
-            admission_request(exchange, parsed, parsed.binding.limits_for(parsed.user), OUTPUT_AT_FIRST)
-            .charges[0]
-            .amount(50)
-        )
+        ask = admission_request(exchange, parsed, parsed.binding.limits_for(parsed.user), OUTPUT_AT_FIRST)
+        return amount_of(ask.charges[0], 50)
 
     assert held(Consultation(0, "opus", ADVISOR, uses=3, tokens=40)) == held() + more
 
@@ -98,7 +95,7 @@ def test_what_a_tools_model_may_take_is_held_by_quotas(meter: Meter, per: Per, m
 def test_a_cost_is_rounded_up() -> None:
     cheap = Model("m", (target(price=Price(input=1, output=1)),))
     ask = asked(limit(Meter.USD, Per.DAY), model=cheap, max_tokens=1)
-    assert (ask.charges[0].fixed, ask.charges[0].amount(1)) == (1, 2)
+    assert (ask.charges[0].fixed, amount_of(ask.charges[0], 1)) == (1, 2)
 
 
 PRIORITY = {"priority": PriceTerms({"input": 6_000_000, "output": 24_000_000})}
@@ -286,8 +283,7 @@ async def test_what_the_store_repeats_is_refused_before_it_is_asked() -> None:
     exchange, parsed = exchange_of()
     store = Ledgers()
     store.repeated = Refusal(LimitStatus(limit(), 1, 0, 0, NOW_MS + 1), 1, RefusalReason.SPENT, 500, NOW_MS)
-    with pytest.raises(RateExceeded):
-        ask(exchange, parsed, Estimates(), store, parsed.user)
+    assert type(ask(exchange, parsed, Estimates(), store, parsed.user)) is RateExceeded
     assert exchange.refusal is store.repeated
     assert (store.asked, exchange.store_seconds) == ([], 0)
 

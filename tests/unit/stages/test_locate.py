@@ -19,7 +19,7 @@ from gateway.core.errors import (
 from gateway.core.exchange import Exchange
 from gateway.core.plain_tally import PlainTally
 from gateway.core.request import ParsedRequest
-from gateway.core.reservation import NO_HOLDS, Settlement
+from gateway.core.reservation import Holds, Settlement
 from gateway.core.snapshot import Caller, Model, Target
 from gateway.core.stored_objects import ObjectKind, ObjectName, StoredObject
 from gateway.stages.locate import SECOND_LOOK_S, ObjectDirectory, find_holder, find_subject
@@ -42,7 +42,7 @@ class Knowing:
         self.learn(*known)
 
     def learn(self, *known: StoredObject) -> None:
-        self.store.settled += [Settlement(each.name.id, 0, NO_HOLDS, (), None, created=each) for each in known]
+        self.store.settled += [Settlement(each.name.id, 0, Holds(), (), None, created=each) for each in known]
 
     async def _wait(self, seconds: float) -> None:
         self.waited.append(seconds)

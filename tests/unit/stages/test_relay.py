@@ -10,7 +10,7 @@ import pytest
 from gateway.core.endpoints import CHAT, COMPLETIONS, ENDPOINTS, Endpoint
 from gateway.core.errors import UpstreamBroke, UpstreamRefused, UpstreamTimedOut
 from gateway.core.limits import Limit, Meter, Per, WhenSpent
-from gateway.core.reservation import NO_HOLDS, Hold, Holds, LimitStatus, LimitStatuses, Reservation
+from gateway.core.reservation import Hold, Holds, LimitStatus, LimitStatuses, Reservation
 from gateway.core.stream_tally import HELD_MAX, StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.forward import WHOLE_MAX, forward
@@ -25,6 +25,7 @@ from tests.unit.fakes import (
     body_of,
     exchange_of,
     limit,
+    limit_statuses_of,
     stream,
     target,
     upstream_services,
@@ -399,7 +400,7 @@ async def test_what_cannot_be_a_stream_after_a_keep_alive_is_an_error_and_charge
 async def test_how_limits_stand_is_told_in_the_head() -> None:
     relayed = Relayed(stream(CHUNK, DONE), stream=True)
     limit_status = LimitStatus(CALLER.limits[0], 999_401, 0, 599, NOW_MS + 100)
-    relayed.exchange.reservation = Reservation("id", NOW_MS, 10, False, NO_HOLDS, LimitStatuses.of([limit_status]))
+    relayed.exchange.reservation = Reservation("id", NOW_MS, 10, False, Holds(), limit_statuses_of([limit_status]))
     await relayed.run()
     assert relayed.client.headers == {
         "content-type": "text/event-stream; charset=utf-8",

@@ -9,7 +9,6 @@ from gateway.core.endpoints import CHAT, ENDPOINTS
 from gateway.core.errors import (
     ClientGone,
     GatewayError,
-    KeyUnknown,
     NoTarget,
     ShuttingDown,
     StoreUnavailable,
@@ -25,7 +24,7 @@ from gateway.core.plain_tally import PlainTally
 from gateway.core.pricing import Price, PriceTerms
 from gateway.core.refusals import Fault
 from gateway.core.request_record import KeptRecord, RequestRecord
-from gateway.core.reservation import NO_HOLDS, Hold, Holds, LimitStatuses, Reservation
+from gateway.core.reservation import Hold, Holds, LimitStatuses, Reservation
 from gateway.core.snapshot import Model
 from gateway.core.stream_tally import StreamTally
 from gateway.core.usage import Usage, UsageSource
@@ -191,7 +190,7 @@ def test_a_client_that_leaves_before_its_plain_answer_pays_for_what_was_made_mea
     exchange = unanswered(ClientGone("It left."))
     exchange.upstream_seconds = 4.0
     assert exchange.parsed is not None
-    exchange.reservation = Reservation("exchange-1", NOW_MS, 1_000, False, NO_HOLDS, LimitStatuses())
+    exchange.reservation = Reservation("exchange-1", NOW_MS, 1_000, False, Holds(), LimitStatuses())
     made = int(4 * TOKENS_PER_SECOND_AT_FIRST)
     assert used(exchange) == estimated(made)
     exchange.upstream_seconds = 1_000.0
@@ -332,14 +331,6 @@ async def test_the_record_of_a_request_goes_with_its_settlement_and_knows_what_w
     assert (store.settled[0].record, known, recorder.unsettled) == (kept, [Usage(12, 45)], [])
 
 
-def test_a_request_that_was_never_admitted_is_recorded_without_a_settlement() -> None:
-    exchange, store, recorder = unanswered(KeyUnknown("No."), forwarded=False), Ledgers(), Unrecorded()
-    exchange.reservation = None
-    ended: list[SettlementRest | None] = []
-    settle(exchange, UTC, store, recorder, ended.append)
-    assert (ended, store.settled, recorder.unsettled) == ([None], [], [exchange])
-
-
 @pytest.mark.parametrize("user", ["", "ann"])
 async def test_the_bill_says_where_and_for_whom_a_request_was_served(user: str) -> None:
     exchange, store = seen(*WORDS, USAGE), Ledgers()
@@ -396,15 +387,6 @@ async def test_the_route_that_served_has_its_own_price(served_by: int, cost: int
     exchange.target = [target(name, price=price) for name, price in zip("ab", prices, strict=True)][served_by]
     await settle_now(exchange, Ledgers(), Unrecorded())
     assert exchange.cost == cost
-
-
-@pytest.mark.parametrize("missing", ["caller", "parsed", "estimator", "reservation"])
-def test_what_was_not_admitted_is_not_settled(missing: str) -> None:
-    exchange, store, recorder = seen(*WORDS, USAGE), Ledgers(), Unrecorded()
-    setattr(exchange, missing, None)
-    ended: list[SettlementRest | None] = []
-    settle(exchange, UTC, store, recorder, ended.append)
-    assert (ended, store.settled, recorder.unsettled) == ([None], [], [exchange])
 
 
 async def taught(exchange: Exchange) -> int:

@@ -13,7 +13,7 @@ import pytest
 from gateway.core.calendar import window
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Per
-from gateway.core.reservation import NO_HOLDS, AdmissionRequest, Refusal, Reservation, Settlement
+from gateway.core.reservation import AdmissionRequest, Holds, Refusal, Reservation, Settlement
 from gateway.store.backlog import Policy
 from gateway.store.contract import CallRefused, SettlementEnd, UsageQuery
 from gateway.store.in_memory import InMemoryStore
@@ -121,7 +121,7 @@ class Stage:
 
     async def settle(self, *ids: str) -> None:
         for name in ids:
-            await self.steady.settle(Settlement(name, self.clock.now_ms(), NO_HOLDS, (), bill()))
+            await self.steady.settle(Settlement(name, self.clock.now_ms(), Holds(), (), bill()))
 
     async def billed(self) -> int:
         rows = await self.steady.usage(UsageQuery())
@@ -437,7 +437,7 @@ async def test_what_was_left_behind_waits_for_the_store_too(tmp_path: Path) -> N
     before = Stage(tmp_path, "dead")
     before.store.go()
     for _ in range(3):
-        await before.steady.settle(Settlement("x", before.clock.now_ms(), NO_HOLDS, (), bill()))
+        await before.steady.settle(Settlement("x", before.clock.now_ms(), Holds(), (), bill()))
     await before.journal.close()
     after = Stage(tmp_path, "alive")
     after.store.go()
@@ -453,12 +453,12 @@ async def test_a_replay_that_breaks_off_goes_on_where_it_was(tmp_path: Path) -> 
     stage = Stage(tmp_path)
     stage.store.go()
     for number in range(5):
-        await stage.steady.settle(Settlement(f"s{number}", stage.clock.now_ms(), NO_HOLDS, (), bill()))
+        await stage.steady.settle(Settlement(f"s{number}", stage.clock.now_ms(), Holds(), (), bill()))
     stage.store.come()
     stage.steady.start()
     await until(lambda: len(stage.store.replayed) >= 2)
     stage.store.go()
-    await stage.steady.settle(Settlement("s5", stage.clock.now_ms(), NO_HOLDS, (), bill()))
+    await stage.steady.settle(Settlement("s5", stage.clock.now_ms(), Holds(), (), bill()))
     stage.store.come()
     await stage.until_nothing_waits()
     assert stage.store.replayed == [f"s{number}" for number in range(6)]
@@ -469,7 +469,7 @@ async def test_a_damaged_line_is_complained_of_and_stops_nothing(tmp_path: Path)
     stage = Stage(tmp_path)
     stage.store.go()
     for number in range(3):
-        await stage.steady.settle(Settlement(f"s{number}", stage.clock.now_ms(), NO_HOLDS, (), bill()))
+        await stage.steady.settle(Settlement(f"s{number}", stage.clock.now_ms(), Holds(), (), bill()))
     text = bytearray(stage.journal.path.read_bytes())
     text[20] ^= 1
     stage.journal.path.write_bytes(text)
@@ -510,7 +510,7 @@ def unsigned(text: bytes) -> bytes:
 
 
 def line(name: str, sign: Callable[[bytes], bytes] = unsigned) -> bytes:
-    return spelled(JournalLine(1, Settlement(name, 0, NO_HOLDS, (), bill())), sign)
+    return spelled(JournalLine(1, Settlement(name, 0, Holds(), (), bill())), sign)
 
 
 def forged(text: bytes) -> bytes:

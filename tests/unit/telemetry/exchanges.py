@@ -11,10 +11,10 @@ from gateway.core.limit_status import refusal_error
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.refusals import Fault
 from gateway.core.request import IncomingRequest, ParsedRequest
-from gateway.core.reservation import NO_HOLDS, LimitStatus, LimitStatuses, Refusal, RefusalReason, Reservation
+from gateway.core.reservation import Holds, LimitStatus, Refusal, RefusalReason, Reservation
 from gateway.core.snapshot import Caller, Model, Target, Upstream, bind
 from gateway.core.usage import Usage
-from tests.unit.fakes import GivenBody, headers_of
+from tests.unit.fakes import GivenBody, headers_of, limit_statuses_of
 
 NOW_MS = 1_800_000_000_000
 TARGET = Target(Upstream("inducta", "http://upstream.test/v1", (("authorization", "Bearer upstream-secret"),)), "m")
@@ -61,7 +61,7 @@ def refuse(x: Exchange, limit: Limit, used: int) -> None:
     """Let the limit refuse the request, as the admit stage does."""
     status = limit_status(limit, used)
     x.reservation, x.usage, x.status = None, None, 429
-    x.refusal = Refusal(status, 10, RefusalReason.SPENT, 5_000, NOW_MS, LimitStatuses.of([status]))
+    x.refusal = Refusal(status, 10, RefusalReason.SPENT, 5_000, NOW_MS, limit_statuses_of([status]))
     x.error = refusal_error(x.refusal)
 
 
@@ -82,7 +82,7 @@ def answered(*, stream: bool = True, user: str = "ann", model: Model = MODEL, as
     x = unheard()
     x.caller = CALLER
     x.parsed = ParsedRequest(CHAT, bind(CALLER, model), asked, stream, False, None, 1, user, members, 40)
-    x.reservation = Reservation("id", NOW_MS, 100, False, NO_HOLDS, LimitStatuses.of([limit_status(MONTHLY, 250)]))
+    x.reservation = Reservation("id", NOW_MS, 100, False, Holds(), limit_statuses_of([limit_status(MONTHLY, 250)]))
     x.target = TARGET
     x.status = 200
     x.usage = Usage(input=120, output=300, cached_input=20, reasoning=7)

@@ -20,7 +20,7 @@ from gateway.core.errors import (
 )
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.refusals import Fault
-from gateway.core.reservation import NO_HOLDS, LimitStatuses, Reservation
+from gateway.core.reservation import Holds, LimitStatuses, Reservation
 from gateway.core.snapshot import ConfigSnapshot, Model, Target, TeamTerms, Upstream
 from gateway.core.usage import Usage, UsageSource
 from gateway.settings.upstream_settings import TimeoutSettings
@@ -28,6 +28,7 @@ from gateway.telemetry.configured_names import configured_names
 from gateway.telemetry.exposition import MetricsAggregator
 from gateway.telemetry.metrics import DURATION, FIRST_TOKEN, Metrics
 from gateway.telemetry.traffic import TrafficTotals
+from tests.unit.fakes import limit_statuses_of
 from tests.unit.telemetry.exchanges import (
     CALLER,
     MODEL,
@@ -182,7 +183,7 @@ def test_a_refusal_by_concurrency_has_an_empty_window(metrics: Metrics) -> None:
 def test_a_shadow_limit_is_counted_apart(metrics: Metrics) -> None:
     x = answered()
     shadow = Limit("try", Scope.TEAM, "search", Meter.TOKENS, Per.DAY, 10, 10, "search")
-    x.reservation = Reservation("id", NOW_MS, 100, False, NO_HOLDS, LimitStatuses(), (shadow,))
+    x.reservation = Reservation("id", NOW_MS, 100, False, Holds(), LimitStatuses(), (shadow,))
     metrics.exchange(x)
     labels = {"team": "search", "limit": "try", "meter": "tokens", "per": "day", "scope": "team"}
     assert value(metrics, "gateway_shadow_refused_total", **labels) == 1
@@ -260,7 +261,7 @@ def test_a_quotas_used_part_is_shown_until_its_window_is_over(metrics: Metrics, 
 
 def test_a_quota_over_all_time_never_resets(metrics: Metrics, clock: StoppedClock) -> None:
     total = Limit("all", Scope.ORGANISATION, "", Meter.USD, Per.TOTAL, 1_000, 1_000)
-    metrics.quotas.note(LimitStatuses.of([limit_status(total, 500, resets_ms=0)]))
+    metrics.quotas.note(limit_statuses_of([limit_status(total, 500, resets_ms=0)]))
     clock.ms += 10**12
     assert quota_used(metrics, team="", limit="all", meter="usd", per="total") == 0.5
 
@@ -277,7 +278,7 @@ def test_a_quota_that_runs_out_says_when(metrics: Metrics) -> None:
 
 def test_several_quotas_of_one_kind_are_shown_apart(metrics: Metrics) -> None:
     other = Limit("month of one model", Scope.TEAM, "search", Meter.TOKENS, Per.MONTH, 100, 100, "search")
-    metrics.quotas.note(LimitStatuses.of([limit_status(MONTHLY, 900), limit_status(other, 30)]))
+    metrics.quotas.note(limit_statuses_of([limit_status(MONTHLY, 900), limit_status(other, 30)]))
     assert (quota_used(metrics), quota_used(metrics, limit="month of one model")) == (0.9, 0.3)
 
 
@@ -288,11 +289,24 @@ def test_a_refusal_keeps_the_used_part_current(metrics: Metrics) -> None:
     assert quota_used(metrics) == 1
 
 
+def test_a_refusal_that_is_repeated_is_counted_and_says_nothing_new_of_a_quota(metrics: Metrics) -> None:
+    x = answered()
+    refuse(x, MONTHLY, 1_000)
+    metrics.exchange(x)
+    metrics.exchange(answered())
+    assert x.refusal is not None
+    x.refusal = msgspec.structs.replace(x.refusal, repeats=x.refusal)
+    metrics.exchange(x)
+    assert quota_used(metrics) == 0.25
+    labels = {"team": "search", "limit": "month", "meter": "tokens", "per": "month", "scope": "team"}
+    assert value(metrics, "gateway_refused_total", **labels) == 2
+
+
 def test_quotas_of_keys_and_users_make_no_series(metrics: Metrics) -> None:
     before = series(metrics)
     of_key = Limit("key", Scope.KEY, "0123456789ab", Meter.TOKENS, Per.MONTH, 100, 100, "search")
     of_user = Limit("user", Scope.USER, "ann", Meter.TOKENS, Per.MONTH, 100, 100, "search")
-    metrics.quotas.note(LimitStatuses.of([limit_status(of_key, 10), limit_status(of_user, 10)]))
+    metrics.quotas.note(limit_statuses_of([limit_status(of_key, 10), limit_status(of_user, 10)]))
     assert series(metrics) == before
 
 
@@ -364,7 +378,7 @@ def test_a_limit_that_only_a_stored_key_has_is_counted_under_one_name(metrics: M
 
 def test_a_quota_that_a_reload_raises_shows_its_new_ratio_at_once(metrics: Metrics) -> None:
     keep(metrics, configuration(MONTHLY), ["search"])
-    metrics.quotas.note(LimitStatuses.of([limit_status(MONTHLY, 1_000)]))
+    metrics.quotas.note(limit_statuses_of([limit_status(MONTHLY, 1_000)]))
     keep(metrics, configuration(raised(4_000)), ["search"])
     assert quota_used(metrics) == 0.25
 
@@ -386,7 +400,7 @@ def test_after_a_raise_the_workers_together_show_the_new_ratio() -> None:
     for number, used in enumerate((1_000, 900)):
         worker = Metrics(StoppedClock(), "1.2.3")
         keep(worker, configuration(MONTHLY), ["search"])
-        worker.quotas.note(LimitStatuses.of([limit_status(MONTHLY, used)]))
+        worker.quotas.note(limit_statuses_of([limit_status(MONTHLY, used)]))
         keep(worker, configuration(raised(4_000)), ["search"])
         aggregator.update(number, worker.packed(worker.every()))
     labels = 'team="search",limit="month",meter="tokens",per="month"'
@@ -395,7 +409,7 @@ def test_after_a_raise_the_workers_together_show_the_new_ratio() -> None:
 
 def test_a_quota_over_other_models_than_before_begins_again(metrics: Metrics) -> None:
     keep(metrics, configuration(MONTHLY), ["search"])
-    metrics.quotas.note(LimitStatuses.of([limit_status(MONTHLY, 1_000)]))
+    metrics.quotas.note(limit_statuses_of([limit_status(MONTHLY, 1_000)]))
     keep(metrics, configuration(msgspec.structs.replace(MONTHLY, models=("other",))), ["search"])
     assert quota_used(metrics) is None
 

@@ -17,9 +17,9 @@ from gateway.core.exchange import Exchange
 from gateway.core.limits import Meter, Mode, Per
 from gateway.core.pricing import Price
 from gateway.core.request_record import RecordedAttempt, RequestRecord
-from gateway.core.reservation import Hold, Holds, LimitStatus, LimitStatuses, Refusal, RefusalReason, Reservation
+from gateway.core.reservation import Hold, Holds, LimitStatus, Refusal, RefusalReason, Reservation
 from gateway.telemetry.request_records import SAMPLED_ALIKE, WAITING_MAX, RecordPolicy, RequestRecorder
-from tests.unit.fakes import NOW_MS, StandingClock, limit, target
+from tests.unit.fakes import NOW_MS, StandingClock, limit, limit_statuses_of, target
 from tests.unit.telemetry.exchanges import answered, unheard
 
 FAILED = RecordPolicy("failed", 60_000, 10)
@@ -105,7 +105,7 @@ def test_limits_that_let_a_request_pass_have_what_they_hold_for_it() -> None:
     month, shadow = limit(Meter.TOKENS, Per.MONTH, 1_000), limit(Meter.USD, Per.DAY, 500)
     shadow = msgspec.structs.replace(shadow, mode=Mode.SHADOW)
     x = failed(ClientGone("Left."))
-    statuses = LimitStatuses.of([LimitStatus(month, 250, 40, 710, NOW_MS), LimitStatus(shadow, 500, 0, 0, NOW_MS)])
+    statuses = limit_statuses_of([LimitStatus(month, 250, 40, 710, NOW_MS), LimitStatus(shadow, 500, 0, 0, NOW_MS)])
     x.reservation = Reservation("id", NOW_MS, 100, False, Holds.of([Hold(month, 40)]), statuses, (shadow,))
     passed, would_refuse = record_of(x).limits
     assert (passed.used, passed.held, passed.left, passed.needed) == (250, 40, 710, 40)
@@ -117,7 +117,7 @@ def test_limits_that_grants_raise_have_what_they_hold_too() -> None:
     month, shadow = limit(Meter.TOKENS, Per.MONTH, 1_000), limit(Meter.USD, Per.DAY, 500)
     shadow = msgspec.structs.replace(shadow, mode=Mode.SHADOW)
     x = failed(ClientGone("Left."))
-    statuses = LimitStatuses.of(
+    statuses = limit_statuses_of(
         [
             LimitStatus(month.raised(500), 250, 40, 1_210, NOW_MS),
             LimitStatus(shadow.raised(1), 501, 0, 0, NOW_MS),
@@ -133,7 +133,7 @@ def test_a_refusal_has_every_limit_and_the_one_that_refused_first() -> None:
     minute, month = limit(Meter.REQUESTS, Per.MINUTE, 10), limit(Meter.TOKENS, Per.MONTH, 1_000)
     spent, other = LimitStatus(month, 990, 0, 10, NOW_MS), LimitStatus(minute, 3, 0, 7, NOW_MS)
     x = refused(StoreUnavailable("Not looked at."))
-    x.refusal = Refusal(spent, 40, RefusalReason.SPENT, 0, NOW_MS, LimitStatuses.of([other, spent]))
+    x.refusal = Refusal(spent, 40, RefusalReason.SPENT, 0, NOW_MS, limit_statuses_of([other, spent]))
     first, second = record_of(x).limits
     assert (first.limit.name, first.refused, first.needed, first.left) == (month.name, True, 40, 10)
     assert (second.limit.name, second.refused, second.left) == (minute.name, False, 7)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.core.content_coding import SLICE_BYTES, CodingDamaged
 from gateway.runtime.relay_queue import RelayQueue
+from gateway.runtime.turn import Turn
 from gateway.upstream.response_stream import (
     TURN_BYTES,
     Buffer,
@@ -176,7 +177,7 @@ class HeldConnection:
 async def packed_response(body: bytes) -> tuple[ResponseStream, HeldConnection, list[int]]:
     """A compressed answer that has come in one read, and what its reader was given of it, by turns of the loop."""
     connection, given = HeldConnection(), [0]
-    response = ResponseStream("up1", connection, RelayQueue())  # type: ignore[arg-type]  # Paused and resumed.
+    response = ResponseStream("up1", connection, RelayQueue(Turn()))  # type: ignore[arg-type]  # Paused and resumed.
 
     def take(piece: bytes) -> None:
         given[-1] += len(piece)
@@ -218,7 +219,7 @@ async def test_a_reader_that_pauses_or_leaves_between_two_parts_gets_no_more() -
 
 
 def response_with(*pieces: bytes, **headers: str) -> ResponseStream:
-    response = ResponseStream("up1", HeldConnection(), RelayQueue())  # type: ignore[arg-type]  # Paused and resumed.
+    response = ResponseStream("up1", HeldConnection(), RelayQueue(Turn()))  # type: ignore[arg-type]  # Paused and resumed.
     response.head(200, {name.replace("_", "-"): value for name, value in headers.items()}, 1.0)
     for piece in pieces:
         response.feed(piece)

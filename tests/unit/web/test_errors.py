@@ -9,9 +9,10 @@ from gateway.core.endpoints import Dialect
 from gateway.core.errors import FieldInvalid, QuotaSpent, RateExceeded
 from gateway.core.limit_status import LimitHeaders, refusal_error
 from gateway.core.limits import Limit, Meter, Per, Scope
-from gateway.core.reservation import LimitStatus, LimitStatuses, Refusal, RefusalReason
+from gateway.core.reservation import LimitStatus, Refusal, RefusalReason
 from gateway.web.errors import error_body, error_fields, error_headers
 from gateway.web.response_head import field_lines
+from tests.unit.fakes import limit_statuses_of
 
 NOW = 1_800_000_000_000
 
@@ -41,7 +42,7 @@ NAME = 'all of it, 100 %(ms)d "quoted" \x01'
 def refusal(per: Per | None, wait_ms: int) -> Refusal:
     limit = Limit(NAME, Scope.TEAM, "search", Meter.TOKENS if per else Meter.CONCURRENT, per, 100, 100, "search")
     status = LimitStatus(limit, 100, 0, 0, NOW + wait_ms)
-    return Refusal(status, 12, RefusalReason.SPENT, wait_ms, NOW, LimitStatuses.of([status]))
+    return Refusal(status, 12, RefusalReason.SPENT, wait_ms, NOW, limit_statuses_of([status]))
 
 
 @pytest.mark.parametrize("dialect", list(Dialect))

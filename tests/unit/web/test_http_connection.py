@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.response import Work
+from gateway.runtime.turn import Turn
 from gateway.web.client_request import ClientRequest
 from gateway.web.http_connection import Handler, HttpConnection
 from gateway.web.listener import ClientLimits, Listener
@@ -87,7 +88,7 @@ class _Connected:
         self.client = TakingClient()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
-        listener = Listener(self._handle, lambda: "id", ClientLimits(1))
+        listener = Listener(self._handle, lambda: "id", ClientLimits(1), Turn())
         self.connection: HttpConnection = listener()
         self.connection.connection_made(self.client)
 
@@ -231,7 +232,7 @@ class _Handled:
 
     def __init__(self, handler: Handler) -> None:
         self.client = TakingClient()
-        self.connection = Listener(handler, lambda: "id", ClientLimits(1))()
+        self.connection = Listener(handler, lambda: "id", ClientLimits(1), Turn())()
         self.connection.connection_made(self.client)
 
 
@@ -259,7 +260,7 @@ class _ManyHandled:
     """Connections of one listener, each with a request: one more than begin in a turn."""
 
     def __init__(self, handler: Handler) -> None:
-        listener = Listener(handler, lambda: "id", ClientLimits(_MANY))
+        listener = Listener(handler, lambda: "id", ClientLimits(_MANY), Turn())
         self.clients = [TakingClient() for _ in range(_MANY)]
         self.connections: list[HttpConnection] = [listener() for _ in self.clients]
         for connection, client in zip(self.connections, self.clients, strict=True):
@@ -447,7 +448,7 @@ async def test_heads_are_measured_one_by_one() -> None:
 
 @pytest.mark.parametrize("received", [LATER * 3, b"no http\r\n\r\n"], ids=["requests", "no HTTP"])
 async def test_a_lost_connection_is_freed_without_a_search_for_garbage(received: bytes) -> None:
-    connection = Listener(_answer_later(asyncio.Event()), lambda: "id", ClientLimits(1))()
+    connection = Listener(_answer_later(asyncio.Event()), lambda: "id", ClientLimits(1), Turn())()
     connection.connection_made(TakingClient())
     gc.collect()
     gc.disable()
@@ -463,7 +464,7 @@ async def test_a_lost_connection_is_freed_without_a_search_for_garbage(received:
 
 
 async def test_a_lost_connection_is_not_kept_until_its_time_for_a_head_is_over() -> None:
-    connection = Listener(lambda _: None, lambda: "id", ClientLimits(1))()
+    connection = Listener(lambda _: None, lambda: "id", ClientLimits(1), Turn())()
     connection.connection_made(TakingClient())
     connection.connection_lost(None)
     held = weakref.ref(connection)
@@ -479,7 +480,7 @@ async def test_a_lost_connection_is_not_kept_until_its_time_for_a_head_is_over()
     ids=["IPv4", "IPv4 in IPv6", "a Unix socket", "none"],
 )
 async def test_the_address_of_a_client_is_written_as_addresses_usually_are(peer: object, address: str) -> None:
-    connection = Listener(lambda _: None, lambda: "id", ClientLimits(1))()
+    connection = Listener(lambda _: None, lambda: "id", ClientLimits(1), Turn())()
     connection.connection_made(TakingClient(peer))
     assert connection.remote == address
 
@@ -491,7 +492,7 @@ class _Writing:
     """A connection, and another of the same listener, by whose answers turns have begun already."""
 
     def __init__(self) -> None:
-        listener = Listener(_answer_at_once, lambda: "id", ClientLimits(2))
+        listener = Listener(_answer_at_once, lambda: "id", ClientLimits(2), Turn())
         self.client, self.other = TakingClient(), TakingClient()
         self.connection, other = listener(), listener()
         self.connection.connection_made(self.client)
@@ -501,9 +502,9 @@ class _Writing:
     async def write(self, way: str, data: bytes) -> None:
         connection = self.connection
         if way == "answer":
-            connection.writes.write(connection, data)
+            connection.turn.write(connection, data)
         elif way == "hold":
-            connection.writes.hold(connection, data)
+            connection.turn.hold(connection, data)
         elif way == "write":
             connection.write(data)
         elif way == "write_held":
@@ -558,7 +559,7 @@ async def test_a_head_that_does_not_end_is_refused_behind_an_answer_of_its_turn(
 
 
 async def test_requests_that_wait_for_their_turn_are_answered_before_their_listener_closes() -> None:
-    listener = Listener(_answer_at_once, lambda: "id", ClientLimits(100))
+    listener = Listener(_answer_at_once, lambda: "id", ClientLimits(100), Turn())
     clients = [TakingClient() for _ in range(100)]
     for client in clients:
         connection = listener()

@@ -6,6 +6,7 @@ import pytest
 
 from gateway.core.endpoints import Dialect
 from gateway.runtime.timer_sweep import TimerSweep
+from gateway.runtime.turn import Turn
 from gateway.web.client_request import ClientRequest
 from gateway.web.listener import ClientLimits, Listener
 from gateway.web.response_writer import HttpResponseWriter
@@ -19,7 +20,7 @@ async def _answer_to(head: bytes, status: int, body: bytes, headers: list[tuple[
         writer = HttpResponseWriter(request, "id-1", Dialect.OPENAI, closing=False, timers=TimerSweep())
         writer.send(status, headers or [], body)
 
-    listener, client = Listener(answer, lambda: "id", ClientLimits(1)), TakingClient()
+    listener, client = Listener(answer, lambda: "id", ClientLimits(1), Turn()), TakingClient()
     connection = listener()
     connection.connection_made(client)
     connection.data_received(head)

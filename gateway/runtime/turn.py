@@ -1,4 +1,4 @@
-"""Writes together, at the end of a turn of the event loop, what was to be written in it.
+"""A turn of the event loop: what was to be written in it is written together, at its end.
 
 To write to a socket wakes the process that reads it, unless that is awake. Where much is written in a turn, each time
 after a while of computing, the reader has gone to sleep again each time: a quarter of the processor time of an event of
@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import asyncio
 from typing import Protocol
+
+PASSED_BYTES = 32_768
+"""What of streams is passed on at once in a turn: some 150 single events, or two full reads, which take less time."""
 
 _LONG_BYTES = 65_536
 """What is longer is not held: to send it takes longer than to wake its reader. Of one connection no more is held, so
@@ -31,13 +34,16 @@ class Written(Protocol):
         ...
 
 
-class TurnWrites:
-    """One for many connections of one event loop, in which it is made. What is written to one of them keeps its order;
+class Turn:
+    """One for all connections of an event loop, in which it is made. What is written to one of them keeps its order;
     what is written to its socket besides has to come behind what `take` gives."""
 
     def __init__(self) -> None:
         self._call_soon = asyncio.get_running_loop().call_soon
         self._held: dict[Written, bytes] = {}
+        self.left = PASSED_BYTES
+        """How many bytes of streams may still be passed on in this turn. Who passes a piece on takes them off; where
+        none are left, a piece waits for the next turn (relay_queue.py). They are there again at the end of the turn."""
         self._end: asyncio.Handle | None = None
         """The end of the turn, where it has begun: where anything was written or is held."""
 
@@ -72,7 +78,7 @@ class TurnWrites:
         return self._held.pop(connection, b"")
 
     def _end_turn(self) -> None:
-        self._end = None
+        self._end, self.left = None, PASSED_BYTES
         if self._held:
             self._write()
 

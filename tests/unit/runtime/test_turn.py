@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.runtime.turn_writes import TurnWrites
+from gateway.runtime.turn import PASSED_BYTES, Turn
 
 LONG = bytes(100_000)
 
@@ -24,7 +24,7 @@ class Socket:
 
 class _Sockets:
     def __init__(self) -> None:
-        self.writes = TurnWrites()
+        self.turn = Turn()
         self.written: list[tuple[str, bytes]] = []
         self.a, self.b, self.c = (Socket(name, self.written) for name in "abc")
 
@@ -32,18 +32,18 @@ class _Sockets:
 async def test_the_first_of_a_turn_is_written_at_once_and_the_others_at_its_end() -> None:
     they = _Sockets()
     for socket in (they.a, they.b, they.c):
-        they.writes.write(socket, b"1")
+        they.turn.write(socket, b"1")
     assert they.written == [("a", b"1")]
     await asyncio.sleep(0)
     assert they.written == [("a", b"1"), ("b", b"1"), ("c", b"1")]
-    they.writes.write(they.b, b"2")
+    they.turn.write(they.b, b"2")
     assert they.written[3:] == [("b", b"2")]
 
 
 async def test_what_is_held_waits_though_it_is_the_first() -> None:
     they = _Sockets()
-    they.writes.hold(they.a, b"1")
-    they.writes.write(they.b, b"2")
+    they.turn.hold(they.a, b"1")
+    they.turn.write(they.b, b"2")
     assert not they.written
     await asyncio.sleep(0)
     assert they.written == [("a", b"1"), ("b", b"2")]
@@ -51,18 +51,18 @@ async def test_what_is_held_waits_though_it_is_the_first() -> None:
 
 async def test_a_socket_gets_what_a_turn_has_for_it_in_one_piece_and_in_order() -> None:
     they = _Sockets()
-    they.writes.write(they.a, b"1")
+    they.turn.write(they.a, b"1")
     for piece in (b"2", b"3", b"4"):
-        they.writes.write(they.a, piece)
-        they.writes.hold(they.b, piece)
+        they.turn.write(they.a, piece)
+        they.turn.hold(they.b, piece)
     await asyncio.sleep(0)
     assert they.written == [("a", b"1"), ("a", b"234"), ("b", b"234")]
 
 
 async def test_what_is_long_is_not_held_and_comes_behind_what_is() -> None:
     they = _Sockets()
-    they.writes.hold(they.a, b"1")
-    they.writes.write(they.a, LONG)
+    they.turn.hold(they.a, b"1")
+    they.turn.write(they.a, LONG)
     assert they.written == [("a", b"1" + LONG)]
     await asyncio.sleep(0)
     assert len(they.written) == 1
@@ -70,9 +70,9 @@ async def test_what_is_long_is_not_held_and_comes_behind_what_is() -> None:
 
 async def test_what_becomes_long_in_a_turn_is_held_no_more() -> None:
     they = _Sockets()
-    they.writes.hold(they.b, b"1")
+    they.turn.hold(they.b, b"1")
     for _ in range(10):
-        they.writes.hold(they.a, bytes(10_000))
+        they.turn.hold(they.a, bytes(10_000))
     assert they.written == [("a", bytes(70_000))]
     await asyncio.sleep(0)
     assert they.written[1:] == [("b", b"1"), ("a", bytes(30_000))]
@@ -83,7 +83,7 @@ async def test_a_turn_with_much_is_written_in_portions(is_held: bool) -> None:
     they = _Sockets()
     sockets, waiting = [Socket(str(number), they.written) for number in range(1000)], 0
     for number, socket in enumerate(sockets):
-        (they.writes.hold if is_held else they.writes.write)(socket, b"1")
+        (they.turn.hold if is_held else they.turn.write)(socket, b"1")
         waiting = max(waiting, number + 1 - len(they.written))
     assert 64 <= waiting <= 128
     await asyncio.sleep(0)
@@ -92,9 +92,9 @@ async def test_a_turn_with_much_is_written_in_portions(is_held: bool) -> None:
 
 async def test_what_is_taken_is_not_written_again() -> None:
     they = _Sockets()
-    they.writes.hold(they.a, b"1")
-    they.writes.hold(they.b, b"1")
-    assert (they.writes.take(they.a), they.writes.take(they.a)) == (b"1", b"")
+    they.turn.hold(they.a, b"1")
+    they.turn.hold(they.b, b"1")
+    assert (they.turn.take(they.a), they.turn.take(they.a)) == (b"1", b"")
     await asyncio.sleep(0)
     assert they.written == [("b", b"1")]
 
@@ -106,11 +106,11 @@ async def test_what_is_written_while_a_turn_ends_is_of_the_next() -> None:
         def write_now(self, data: bytes) -> None:
             super().write_now(data)
             if len(they.written) < 4:
-                they.writes.hold(self, data + b"+")
+                they.turn.hold(self, data + b"+")
 
     answering = Answering("x", they.written)
-    they.writes.hold(answering, b"1")
-    they.writes.hold(they.a, b"1")
+    they.turn.hold(answering, b"1")
+    they.turn.hold(they.a, b"1")
     await asyncio.sleep(0)
     assert they.written == [("x", b"1"), ("a", b"1")]
     await asyncio.sleep(0)
@@ -125,11 +125,21 @@ class FailingSocket(Socket):
 async def test_a_connection_that_fails_costs_the_others_nothing() -> None:
     they, defects = _Sockets(), list[BaseException]()
     asyncio.get_running_loop().set_exception_handler(lambda _loop, told: defects.append(told["exception"]))
-    they.writes.hold(they.a, b"1")
-    they.writes.hold(FailingSocket("x", they.written), b"1")
-    they.writes.hold(they.b, b"1")
-    they.writes.hold(they.c, b"1")
+    they.turn.hold(they.a, b"1")
+    they.turn.hold(FailingSocket("x", they.written), b"1")
+    they.turn.hold(they.b, b"1")
+    they.turn.hold(they.c, b"1")
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert they.written == [("a", b"1"), ("b", b"1"), ("c", b"1")]
     assert [str(defect) for defect in defects] == ["a defect"]
+
+
+async def test_at_the_end_of_a_turn_as_much_of_streams_may_be_passed_on_again() -> None:
+    they = _Sockets()
+    for _ in range(3):
+        they.turn.left -= 1_000
+        they.turn.hold(they.a, bytes(1_000))
+    assert they.turn.left == PASSED_BYTES - 3_000
+    await asyncio.sleep(0)
+    assert they.turn.left == PASSED_BYTES
