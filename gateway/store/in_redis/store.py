@@ -105,14 +105,7 @@ class RedisStore:
         uncertain = UncertainCalls(self._tasks, options.timeout_s)
         self._open: dict[str, Admitted] = {}
         self._admissions = Admissions(
-            self.client.admissions,
-            arguments,
-            timing,
-            uncertain,
-            self._records,
-            self._teams,
-            admitted=self._open,
-            refusal=self._refusal,
+            self.client.admissions, arguments, timing, uncertain, self._records, self._teams, self._open, self._refusal
         )
         self._refused = RememberedRefusals(self.now_ms)
         self.notifications = RedisNotificationOutbox(self.client.background, keys, self._servers.by_slot)
