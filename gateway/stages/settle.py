@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, tzinfo
-from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -12,6 +12,7 @@ from gateway.core.errors import ClientGone, UpstreamRefused
 from gateway.core.estimate import Estimator
 from gateway.core.exchange import AnswerTally, Exchange
 from gateway.core.limits import charged_by_use
+from gateway.core.remembered import remembered
 from gateway.core.request import ParsedRequest
 from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import LedgerEntry, Reservation, Settlement
@@ -169,7 +170,7 @@ def settlement(
         actual = charged((0, entered + output, entered, output, cost))
         target = exchange.target
         entry = LedgerEntry(
-            _day_of(reservation.at_ms // 1000, zone),
+            _days_in(zone)(reservation.at_ms // 1000),
             caller.team,
             caller.key_id,
             binding.model.name,
@@ -183,10 +184,11 @@ def settlement(
     return Settlement(reservation.id, reservation.at_ms, holds, actual, entry, record, created)
 
 
-@lru_cache(16)
-def _day_of(second: int, zone: tzinfo) -> str:
-    """YYYY-MM-DD. Most reservations are settled within seconds, and many in each."""
-    return datetime.fromtimestamp(second, zone).date().isoformat()
+@remembered(16)
+def _days_in(zone: tzinfo) -> Callable[[int], str]:
+    """Gives the day of a second since 1970, YYYY-MM-DD. Most reservations are settled within seconds, and many in
+    each."""
+    return remembered(16)(lambda second: datetime.fromtimestamp(second, zone).date().isoformat())
 
 
 def _estimated(exchange: Exchange, parsed: ParsedRequest, output: int, counted: Usage = NOTHING_USED) -> Usage:

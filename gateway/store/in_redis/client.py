@@ -143,6 +143,39 @@ class SentCall(msgspec.Struct, frozen=True):
     began: float
 
 
+class BegunCall(msgspec.Struct, eq=False):
+    """A call of a script that nothing awaits: a `ReplyTaker`, which gives itself to `then` once it has ended. `then`
+    raises nothing. `numbers` are those that the script gave, None where it was not carried out."""
+
+    _router: Router
+    _script: LuaScript
+    _then: Callable[[BegunCall], None]
+    node: RedisNode
+    began: float
+    numbers: Sequence[int] | None = None
+    _error: Exception = ConnectionDown("has not answered")
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, reply: Sequence[int] | bytes) -> None:
+        try:
+            self.numbers = self._router.carried_out(self._script, self, reply)
+        except Exception as error:  # noqa: BLE001 # Whatever it is, it must not end the connection of all calls.
+            self._error = error
+        self._then(self)
+
+    def set_exception(self, error: Exception) -> None:
+        self._error = error
+        self._then(self)
+
+    def result(self) -> Any:
+        """Its numbers. Raises ErrorReply, ConnectionDown."""
+        if self.numbers is None:
+            raise self._error
+        return self.numbers
+
+
 class Router:
     def __init__(self, servers: RedisServers, observe: Observer, background: bool = False) -> None:
         self._servers = servers
@@ -173,7 +206,22 @@ class Router:
         began = _monotonic()
         return SentCall(node, connection.call(command), began)
 
-    def carried_out(self, script: LuaScript, sent: SentCall, reply: Sequence[int] | bytes) -> Sequence[int]:
+    def begin(
+        self, script: LuaScript, key: str, command: Command | CommandMaker, then: Callable[[BegunCall], None]
+    ) -> bool:
+        """Call a script that nothing awaits: `then` gets the call once it has ended, now or later. Where it was not
+        carried out it goes on with `run`. False where it is not known where to, and nothing was done."""
+        try:
+            node = self._servers.node_of(key)
+        except ConnectionDown:
+            return False
+        if node is None:
+            return False
+        connection = node.background if self._background else node.urgent
+        connection.begin(command, BegunCall(self, script, then, node, _monotonic()))
+        return True
+
+    def carried_out(self, script: LuaScript, sent: SentCall | BegunCall, reply: Sequence[int] | bytes) -> Sequence[int]:
         """The numbers of a reply of the script, which has just come."""
         ended, began = _monotonic(), sent.began
         self._observe(script.name, "ok", ended - began)
@@ -184,15 +232,19 @@ class Router:
         return reply
 
     async def run(
-        self, script: LuaScript | None, key: str, command: Command | CommandMaker, sent: SentCall | None = None
+        self,
+        script: LuaScript | None,
+        key: str,
+        command: Command | CommandMaker,
+        ended: SentCall | BegunCall | None = None,
     ) -> Any:
         """The numbers that the script gives, or the reply to a plain command. `key` is one of its keys; `command` may
-        be made when the call leaves; where it was `sent`, it is not sent again. Raises StoreUnavailable."""
-        began = time.monotonic() if sent is None else sent.began
+        be made when the call leaves. Where the call has `ended`, this goes on from there. Raises StoreUnavailable."""
+        began = time.monotonic() if ended is None else ended.began
         try:
-            sent = sent or self.send(key, command) or await self._send_when_known(key, command)
+            sent = ended or self.send(key, command) or await self._send_when_known(key, command)
             try:
-                reply = await sent.reply
+                reply = await sent.reply if isinstance(sent, SentCall) else sent.result()
             except ErrorReply as error:
                 reply = await self._insist(script, command, key, sent.node, error)
         except (ConnectionDown, ErrorReply) as error:

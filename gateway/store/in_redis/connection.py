@@ -17,7 +17,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 from hiredis import ProtocolError, Reader, pack_command
@@ -107,11 +107,25 @@ class LoopTime:
             self.run()
 
 
+class ReplyTaker(Protocol):
+    """What takes a reply where it arrives, as a future does. Neither way of taking it raises anything."""
+
+    def done(self) -> bool:
+        """Whether it does not wait any more."""
+        ...
+
+    def set_result(self, reply: Any, /) -> None: ...
+
+    def set_exception(self, error: Any, /) -> None:
+        """ErrorReply or ConnectionDown."""
+        ...
+
+
 class _PendingCall(msgspec.Struct, gc=False):
     """`made` is when, in steps of the connection's time."""
 
     command: Command | CommandMaker
-    reply: asyncio.Future[Any]
+    taker: ReplyTaker
     made: float
 
 
@@ -132,9 +146,9 @@ class RedisStream(asyncio.Protocol):
     async def ask(self, *commands: Command) -> list[Any]:
         """Their replies. Raises ErrorReply, ConnectionDown."""
         loop = asyncio.get_running_loop()
-        calls = [_PendingCall(command, loop.create_future(), 0) for command in commands]
-        self.send(calls)
-        return await asyncio.gather(*[call.reply for call in calls])
+        replies: list[asyncio.Future[Any]] = [loop.create_future() for _ in commands]
+        self.send([_PendingCall(command, reply, 0) for command, reply in zip(commands, replies, strict=True)])
+        return await asyncio.gather(*replies)
 
     def takes_more(self) -> bool:
         """Whether anything can be sent now: no more from before the end is reported."""
@@ -153,7 +167,7 @@ class RedisStream(asyncio.Protocol):
         assert self._transport is not None
         commands: list[bytes] = []
         for call in calls:
-            if not call.reply.done():
+            if not call.taker.done():
                 command = call.command
                 commands.append(command if type(command) is bytes else _packed(command))
                 self.sent.append(call)
@@ -178,13 +192,13 @@ class RedisStream(asyncio.Protocol):
                 if not sent:
                     self._deliver(reply)
                     continue
-                future = sent.popleft().reply
-                if future.done():
+                taker = sent.popleft().taker
+                if taker.done():
                     continue
                 if type(reply) is ErrorReply:
-                    future.set_exception(reply)
+                    taker.set_exception(reply)
                 else:
-                    future.set_result(reply)
+                    taker.set_result(reply)
         except ProtocolError as error:
             self.abort(f"does not speak the protocol of Redis: {error}")
 
@@ -208,9 +222,9 @@ class RedisStream(asyncio.Protocol):
 
     def _fail_sent(self, why: str) -> None:
         while self.sent:
-            future = self.sent.popleft().reply
-            if not future.done():
-                future.set_exception(ConnectionDown(why, sent=True))
+            taker = self.sent.popleft().taker
+            if not taker.done():
+                taker.set_exception(ConnectionDown(why, sent=True))
 
 
 Connect = Callable[[], Awaitable[RedisStream]]
@@ -243,13 +257,18 @@ class RedisConnection:
     def call(self, command: Command | CommandMaker) -> asyncio.Future[Any]:
         """The reply to come. Fails with ConnectionDown, or with the ErrorReply that the server gives."""
         reply: asyncio.Future[Any] = self._loop.create_future()
+        self.begin(command, reply)
+        return reply
+
+    def begin(self, command: Command | CommandMaker, taker: ReplyTaker) -> None:
+        """The same, where something else takes the reply: now, where the server is known to be out."""
         if self.trouble is not None:
-            reply.set_exception(ConnectionDown(self.trouble))
-            return reply
-        call = _PendingCall(command, reply, self._time.steps)
+            taker.set_exception(ConnectionDown(self.trouble))
+            return
+        call = _PendingCall(command, taker, self._time.steps)
         if self._end_of_turn is not None:
             self._pending.append(call)
-            return reply
+            return
         self._time.run()
         if self._running is None:
             self._running = self._tasks.keep_running("connect to Redis", self._stay_connected)
@@ -259,7 +278,6 @@ class RedisConnection:
         else:
             stream.send_one(call)
         self._end_of_turn = self._loop.call_soon(self._end_turn)
-        return reply
 
     def reconnect(self, why: str) -> None:
         """Another server is the one to use.
@@ -364,8 +382,8 @@ class RedisConnection:
         self.leave(trouble)
         calls, self._pending = self._pending, []
         for call in calls:
-            if not call.reply.done():
-                call.reply.set_exception(ConnectionDown(trouble))
+            if not call.taker.done():
+                call.taker.set_exception(ConnectionDown(trouble))
 
 
 def _packed(command: Command | CommandMaker) -> bytes:

@@ -26,8 +26,7 @@ from gateway.store.in_redis.arguments import (
     one_by_one,
     packed,
 )
-from gateway.store.in_redis.client import Router, SentCall
-from gateway.store.in_redis.connection import ConnectionDown, ErrorReply
+from gateway.store.in_redis.client import BegunCall, Router
 from gateway.store.in_redis.keys import StoreKeys, gathered_users
 from gateway.store.in_redis.ledger import LEDGER_MS, BillName, bill_name
 from gateway.store.in_redis.objects import ObjectRows
@@ -175,44 +174,47 @@ class Settlements:
         """Those that are in the set of teams, as far as is known."""
         self._prepared: Recent[Hashable, SettlementArguments] = Recent(_RECENT_BILLS)
 
-    def send(self, settlement: Settlement, position: JournalPosition, admitted: Admitted) -> SentCall | None:
-        """Send a settlement that takes a single call, as nearly every one does. None where it takes more, or where the
-        call cannot be made: `settle` does it then, or raises the error."""
+    def begin(
+        self,
+        settlement: Settlement,
+        position: JournalPosition,
+        admitted: Admitted,
+        then: Callable[[BegunCall], None],
+    ) -> bool:
+        """Begin a settlement that takes a single call, as nearly every one does: `then` gets the call once it has
+        ended. False where it takes more, or where the call cannot be made: `settle` does it then, or raises the
+        error."""
         shares, entry, kept, created = admitted.shares, settlement.entry, settlement.record, settlement.created
         if shares is None or len(shares) > 1 or entry is None or created is not None:
-            return None
+            return False
         share = shares[0]
         if (
             admitted.reservation.holds is not settlement.holds
             or entry.team not in self._teams
             or self._arguments.billing_tag(entry.team) != share.batch.tag
         ):
-            return None
+            return False
         try:
             command = self._command(settlement, entry, kept, share, position)
         except Exception:  # noqa: BLE001 # Whatever it is, `settle` comes to it as well.
-            return None
-        return self._client.send(share.record, command)
-
-    def has_settled(self, sent: SentCall) -> bool:
-        """Whether the reply has come and says no more than that, as nearly every one does."""
-        try:
-            reply = sent.reply.result()
-        except (ConnectionDown, ErrorReply):
             return False
-        numbers = self._client.carried_out(SETTLE, sent, reply)
-        return len(numbers) == _NO_MORE and numbers[0] < _DAY_IS_CLOSED
+        return self._client.begin(SETTLE, share.record, command, then)
+
+    def has_settled(self, call: BegunCall) -> bool:
+        """Whether its reply says no more than that, as nearly every one does."""
+        numbers = call.numbers
+        return numbers is not None and len(numbers) == _NO_MORE and numbers[0] < _DAY_IS_CLOSED
 
     async def settle(
         self,
         settlement: Settlement,
         position: JournalPosition,
         admitted: Admitted | None = None,
-        sent: SentCall | None = None,
+        begun: BegunCall | None = None,
     ) -> None:
         """In every slot that the settlement speaks of. What fails in one is repeated in all: each settles it once.
-        `admitted` is what this process has admitted under its id, if anything; `sent` what was sent of it. Raises
-        StoreUnavailable."""
+        `admitted` is what this process has admitted under its id, if anything; `begun` the call of it that has ended.
+        Raises StoreUnavailable."""
         entry, kept, billing = settlement.entry, settlement.record, ""
         if entry is not None:
             if entry.team not in self._teams:
@@ -230,7 +232,7 @@ class Settlements:
             shares.append(self._share_of(self._arguments.empty(billing), settlement, position))
         more = SettledInSlot(entry, kept)
         calls = [
-            self._settle_slot(settlement, more, share, position, sent)
+            self._settle_slot(settlement, more, share, position, begun)
             if share.batch.tag == billing
             else self._settle_slot(settlement, _NOTHING_MORE, share, position)
             for share in shares
@@ -262,11 +264,14 @@ class Settlements:
         more: SettledInSlot,
         share: SlotShare,
         position: JournalPosition,
-        sent: SentCall | None = None,
+        begun: BegunCall | None = None,
     ) -> None:
         while True:
-            command = self._command(settlement, more.entry, more.kept, share, position)
-            outcome, _, *told = await self._client.run(SETTLE, share.record, command, sent)
+            if begun is not None and begun.numbers is not None:
+                outcome, _, *told = begun.numbers
+            else:
+                command = self._command(settlement, more.entry, more.kept, share, position)
+                outcome, _, *told = await self._client.run(SETTLE, share.record, command, begun)
             if outcome != _DAY_IS_CLOSED or more.entry is None:
                 if told:
                     self._crossed(share.batch.tag, told[0], told[1])
@@ -274,7 +279,7 @@ class Settlements:
                     self._teams.discard(more.entry.team)  # Should the next call fail, the repetition makes it.
                     await self._register_team(more.entry.team)
                 return
-            more, sent = SettledInSlot(moved_to(more.entry, day_of_ms(told[0])), more.kept), None
+            more, begun = SettledInSlot(moved_to(more.entry, day_of_ms(told[0])), more.kept), None
 
     def _command(
         self,

@@ -36,7 +36,7 @@ from gateway.store.contract import (
 )
 from gateway.store.in_redis.admission import Admissions, Admitted, RecordLifetimes, SlotReply
 from gateway.store.in_redis.arguments import LONG_MS, ScriptArguments, Timing
-from gateway.store.in_redis.client import Observer, Router, SentCall, ServerClock
+from gateway.store.in_redis.client import BegunCall, Observer, Router, ServerClock
 from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.estimates import EstimateRows
 from gateway.store.in_redis.grants import GrantWriter
@@ -162,24 +162,21 @@ class RedisStore:
 
     def begin_settlement(self, settlement: Settlement, then: SettlementEnd) -> None:
         admitted = self._open.pop(settlement.id, None) or self._in_doubt.pop(settlement.id, None)
-        sent = None if admitted is None else self._settlements.send(settlement, self._unjournalled, admitted)
-        if admitted is None or sent is None:
+        if admitted is None or not self._settlements.begin(
+            settlement, self._unjournalled, admitted, partial(self._replied, settlement, admitted, then)
+        ):
             then(self._settle(settlement, admitted))
-        else:
-            sent.reply.add_done_callback(partial(self._replied, settlement, admitted, sent, then))
 
-    def _replied(
-        self, settlement: Settlement, admitted: Admitted, sent: SentCall, then: SettlementEnd, _reply: object
-    ) -> None:
-        if self._settlements.has_settled(sent):
+    def _replied(self, settlement: Settlement, admitted: Admitted, then: SettlementEnd, call: BegunCall) -> None:
+        if self._settlements.has_settled(call):
             self._records.end(admitted.reservation.at_ms)
             then(None)
         else:
-            then(self._settle(settlement, admitted, sent))
+            then(self._settle(settlement, admitted, call))
 
-    async def _settle(self, settlement: Settlement, admitted: Admitted | None, sent: SentCall | None = None) -> None:
+    async def _settle(self, settlement: Settlement, admitted: Admitted | None, begun: BegunCall | None = None) -> None:
         try:
-            await self._settlements.settle(settlement, self._unjournalled, admitted, sent)
+            await self._settlements.settle(settlement, self._unjournalled, admitted, begun)
         except Exception:
             if admitted is not None:
                 self._in_doubt[settlement.id] = admitted
