@@ -141,7 +141,7 @@ class WrittenRefusal:
 
     `before` and `after` are what its message has around this time, where it `waits`; `limit` is the 429's `limit`
     object without it, `headers` are those that no time changes. `fields` has these headers as lines, `bodies` the
-    answer's body for each API and `logged` the limit's members in the log, once web/errors.py and telemetry/log.py
+    answer's body for each API and `logged` what the log says of it, once web/errors.py and telemetry/log.py
     have written them.
     """
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.core.errors import RequestMalformed, TooLarge, UpstreamTimedOut, UpstreamUnreachable
+from gateway.core.header_rules import HeaderLines
 from gateway.core.snapshot import Timeouts, Upstream
 from gateway.upstream.client import HttpClient
 from gateway.upstream.contract import UpstreamRequest
@@ -71,7 +72,9 @@ class Pieces:
 
 
 def uploading(rest: Pieces, beginning: bytes = b"begun ") -> UpstreamRequest:
-    return UpstreamRequest("/audio/transcriptions", (("content-type", "multipart/form-data"),), beginning, rest=rest)
+    return UpstreamRequest(
+        "/audio/transcriptions", HeaderLines(("content-type",), ("multipart/form-data",)), beginning, rest=rest
+    )
 
 
 def hears_so_much(size: int, into: list[bytes]) -> Step:
