@@ -108,6 +108,7 @@ class RedisStore:
             self.client.admissions, arguments, timing, uncertain, self._records, self._teams, self._open, self._refusal
         )
         self._refused = RememberedRefusals(self.now_ms)
+        self.repeated_refusal: Callable[[AdmissionRequest], Refusal | None] = self._refused.repeated
         self.notifications = RedisNotificationOutbox(self.client.background, keys, self._servers.by_slot)
         self.losses = RedisLosses(self.client.background, keys)
         settlements = partial(
@@ -144,10 +145,7 @@ class RedisStore:
 
     def now_ms(self) -> int:
         """The store's time: what it gave last, and what has passed since. Also while it is out."""
-        return self.clock.now_ms()
-
-    def repeated_refusal(self, request: AdmissionRequest) -> Refusal | None:
-        return self._refused.repeated(request)
+        return self.client.admissions.clock_of(self._teams).now_ms()
 
     def admit(self, request: AdmissionRequest) -> Coroutine[Any, Any, Reservation | Refusal]:
         return self._admissions.admit(request)
