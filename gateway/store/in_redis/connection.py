@@ -142,13 +142,18 @@ class RedisStream(asyncio.Protocol):
         return await asyncio.gather(*[call.reply for call in calls])
 
     def send(self, calls: Sequence[_PendingCall]) -> None:
-        """Send those that are still waited for."""
+        """Send those that are still waited for. One whose command cannot be made fails alone: replies belong to what is
+        in `sent`, one by one."""
         assert self._transport is not None
         commands: list[bytes] = []
         for call in calls:
             if not call.reply.done():
                 command = call.command
-                commands.append(command if type(command) is bytes else _packed(command))
+                try:
+                    commands.append(command if type(command) is bytes else _packed(command))
+                except Exception as defect:  # noqa: BLE001 # Whatever it is, it is for who has called.
+                    call.reply.set_exception(defect)
+                    continue
                 self.sent.append(call)
         self._transport.write(b"".join(commands))
 
