@@ -117,7 +117,7 @@ class ReplyTaker(Protocol):
     def set_result(self, reply: Any, /) -> None: ...
 
     def set_exception(self, error: Any, /) -> None:
-        """ErrorReply or ConnectionDown."""
+        """ErrorReply or ConnectionDown, or why the command could not be made."""
         ...
 
 
@@ -156,9 +156,14 @@ class RedisStream(asyncio.Protocol):
         return not self.paused and transport is not None and not transport.is_closing()
 
     def send_one(self, call: _PendingCall) -> None:
+        """Send it, though it may not be waited for. What cannot be made fails."""
         assert self._transport is not None
         command = call.command
-        packed = command if type(command) is bytes else _packed(command)
+        try:
+            packed = command if type(command) is bytes else _packed(command)
+        except Exception as defect:  # noqa: BLE001 # Whatever it is, it is for who has called.
+            call.taker.set_exception(defect)
+            return
         self.sent.append(call)
         self._transport.write(packed)
 
@@ -173,7 +178,7 @@ class RedisStream(asyncio.Protocol):
                 try:
                     commands.append(command if type(command) is bytes else _packed(command))
                 except Exception as defect:  # noqa: BLE001 # Whatever it is, it is for who has called.
-                    call.reply.set_exception(defect)
+                    call.taker.set_exception(defect)
                     continue
                 self.sent.append(call)
         self._transport.write(b"".join(commands))
