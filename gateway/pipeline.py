@@ -125,7 +125,10 @@ class Pipeline:
         """Give `writer` an answer, whatever happens: at once where the request is refused before anything has to be
         waited for, else by the work that is left. The body is released then. The work raises nothing but the
         cancellation by a client that left."""
-        exchange = self._traced(Exchange(self.services.new_id(), request))
+        services = self.services
+        exchange = Exchange(services.new_id(), request)
+        if services.begin_trace is not None:
+            exchange.trace = services.begin_trace(request)
         try:
             known = self.authenticate(exchange)
             refusal = self._ask_at_once(known, exchange) if isinstance(known, Caller) else None
@@ -140,12 +143,10 @@ class Pipeline:
 
     def answer_here(self, request: IncomingRequest, writer: ResponseWriter, page: Page) -> Work:
         """Let the listener answer by itself, with the same errors, drain and record as a forwarded request."""
-        return partial(self._run, self._traced(Exchange(self.services.new_id(), request, status=200)), writer, page)
-
-    def _traced(self, exchange: Exchange) -> Exchange:
+        exchange = Exchange(self.services.new_id(), request, status=200)
         if self.services.begin_trace is not None:
-            exchange.trace = self.services.begin_trace(exchange.request)
-        return exchange
+            exchange.trace = self.services.begin_trace(request)
+        return partial(self._run, exchange, writer, page)
 
     async def _run(self, exchange: Exchange, writer: ResponseWriter, work: Page) -> None:
         task = asyncio.current_task(self._loop)

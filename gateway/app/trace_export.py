@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from gateway.core.clock import Clock
 from gateway.core.errors import GatewayError, UpstreamError
+from gateway.core.header_rules import HeaderLines
 from gateway.core.http_syntax import read_base_url
 from gateway.core.proxies import EnvironmentProxies
 from gateway.core.snapshot import Timeouts, Upstream
@@ -125,7 +126,7 @@ class TraceExport:
             return False
         if self._otlp is None:
             self._otlp = await asyncio.to_thread(import_module, "gateway.telemetry.otlp")
-        headers = (("content-type", "application/x-protobuf"),)
+        headers = HeaderLines(("content-type",), ("application/x-protobuf",))
         status, answer = await self._post(UpstreamRequest(self._path, headers, await self._encoded(self._batch)))
         if status in _AGAIN:
             raise _NotTaken(f"it answers with {status}")

@@ -13,7 +13,10 @@ Claude Code, Codex, opencode and pi send; W3C Trace Context.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import compress
+
+import msgspec
 
 from gateway.core.http_syntax import RESERVED_HEADERS
 from gateway.core.remembered import remembered
@@ -21,6 +24,33 @@ from gateway.core.remembered import remembered
 _REMEMBERED_NAMES = 256
 """Of each rule, and as many sets of names. Clients send the same few dozen names with every request, servers the same
 sets; what is remembered must stay bounded."""
+
+REMEMBERED_LINES = 64
+"""Sets of more names are not remembered."""
+
+
+class HeaderLines(msgspec.Struct, frozen=True, gc=False):
+    """Lines of a request's head: their names, and the value of each. They are apart, since programs send the same names
+    with every request: what follows from the names is remembered for all of them together."""
+
+    names: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, lines: Iterable[tuple[str, str]]) -> HeaderLines:
+        pairs = tuple(lines)
+        return cls(tuple([name for name, _ in pairs]), tuple([value for _, value in pairs]))
+
+    def lines(self) -> list[tuple[str, str]]:
+        return list(zip(self.names, self.values, strict=True))
+
+
+class _Selection(msgspec.Struct, frozen=True):
+    """What passes of a head with certain names: `picks` says it of each of these, `names` are those that do, in lower
+    case."""
+
+    picks: tuple[bool, ...]
+    names: tuple[str, ...]
 
 
 class HeaderRule:
@@ -39,20 +69,19 @@ class HeaderRule:
         self._prefixes = prefixes
         self._kept_endings = kept_endings
         self._kept_prefixes = kept_prefixes
-        self._passing_name = remembered(_REMEMBERED_NAMES)(self._find_passing_name)
+        self._selection = remembered(_REMEMBERED_NAMES)(self._find_selection)
         self._passing_names = remembered(_REMEMBERED_NAMES)(self._find_passing_names)
 
     def admits(self, name: str) -> bool:
-        return bool(self._passing_name(name))
+        return bool(self._find_passing_name(name))
 
-    def passed(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
+    def passed(self, headers: Mapping[str, str]) -> HeaderLines:
         """The lines that pass, names in lower case."""
-        passing_name, passed = self._passing_name, []
-        for name, value in headers.items():
-            lower = passing_name(name)
-            if lower:
-                passed.append((lower, value))  # A comprehension is a call of its own in Python 3.11.
-        return passed
+        names = tuple(headers)
+        if len(names) != len(headers):
+            names = tuple([name for name, _ in headers.items()])  # multidict gives a repeated name once.
+        selection = self._selection(names) if len(names) <= REMEMBERED_LINES else self._find_selection(names)
+        return HeaderLines(selection.names, tuple(compress(headers.values(), selection.picks)))
 
     def passed_once(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
         """The same of headers with names in lower case, each of which is there once: of a repeated one, the values have
@@ -66,6 +95,10 @@ class HeaderRule:
             else:
                 passed.append((name, value))
         return passed
+
+    def _find_selection(self, names: tuple[str, ...]) -> _Selection:
+        found = [self._find_passing_name(name) for name in names]
+        return _Selection(tuple([bool(each) for each in found]), tuple([each for each in found if each]))
 
     def _find_passing_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple([name for name in names if self._find_passing_name(name)])

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from gateway.core.errors import UpstreamError
+from gateway.core.header_rules import HeaderLines
 from gateway.core.notifications import NotificationChannel
 from gateway.core.snapshot import Timeouts, Upstream
 from gateway.notifications.messages import Notification, request_body, request_headers
@@ -35,7 +36,7 @@ class NotificationSender:
     async def send(self, message: Notification, channel: NotificationChannel, now_s: int) -> Sent:
         body = request_body(message, channel)
         url = urlsplit(channel.url)
-        headers = request_headers(message, channel, body, now_s)
+        headers = HeaderLines.of(request_headers(message, channel, body, now_s))
         request = UpstreamRequest(path=url.path or "/", headers=headers, body=body)
         try:
             response = await self._client.send(_receiver(channel), request)

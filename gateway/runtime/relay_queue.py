@@ -65,8 +65,9 @@ class RelayQueue:
                 self._plan_turn()
             return
         self._costly.append(_Waiting(go_on, cost_s))
-        self._costly_from = monotonic() + PAUSE * cost_s
         if self._pause is None:
+            # Who joins those that wait does not make them wait longer: a flood of new ones would do so permanently.
+            self._costly_from = max(self._costly_from, monotonic() + PAUSE * cost_s)
             self._await_pause()
 
     def _plan_turn(self) -> None:
@@ -79,13 +80,15 @@ class RelayQueue:
         turn, self._next = self.turn, None
         turn.left = PASSED_BYTES
         left_s, waiting = TURN_S, len(self._cheap)
-        while waiting and left_s > 0 and turn.left > 0:
-            waiting -= 1
-            one = self._cheap.popleft()
-            left_s -= one.cost_s
-            one.go_on()
-        if self._cheap and self._next is None:
-            self._plan_turn()
+        try:
+            while waiting and left_s > 0 and turn.left > 0:
+                waiting -= 1
+                one = self._cheap.popleft()
+                left_s -= one.cost_s
+                one.go_on()
+        finally:  # What one raises must cost the others nothing.
+            if self._cheap and self._next is None:
+                self._plan_turn()
 
     def _await_pause(self) -> None:
         wait_s = self._costly_from - monotonic()
@@ -93,10 +96,12 @@ class RelayQueue:
 
     def _next_costly(self) -> None:
         self._pause = None
-        if monotonic() >= self._costly_from:
-            one = self._costly.popleft()
-            # What it takes now is not known before its read is passed on: so long as the last one, most likely.
-            self._costly_from = monotonic() + (1 + PAUSE) * one.cost_s
-            one.go_on()
-        if self._costly and self._pause is None:
-            self._await_pause()
+        try:
+            if monotonic() >= self._costly_from:
+                one = self._costly.popleft()
+                # What it takes now is not known before its read is passed on: so long as the last one, most likely.
+                self._costly_from = monotonic() + (1 + PAUSE) * one.cost_s
+                one.go_on()
+        finally:
+            if self._costly and self._pause is None:
+                self._await_pause()

@@ -46,9 +46,11 @@ def ask(
 
 
 def refuse_again(exchange: Exchange, before: RefusedRequest, counters: Counters) -> LimitRefusal | None:
-    """The refusal of a request that is like one that was refused `before`, where it asks the same of its limits and the
-    store repeats what it said of that; else None."""
-    repeated = counters.repeated_refusal(before.asked) if before.asks_the_same() else None
+    """The refusal of a request that is like one that was refused `before`, where the estimates are the same, so that it
+    asks the same of its limits, and the store repeats what it said of that; else None."""
+    if before.estimator.revision != before.revision:
+        return None
+    repeated = counters.repeated_refusal(before.asked)
     if repeated is None:
         return None
     exchange.estimated_input, exchange.store_seconds = before.entered, 0.0

@@ -35,7 +35,7 @@ from gateway.core.errors import (
     UrlUnknown,
 )
 from gateway.core.exchange import Exchange
-from gateway.core.header_rules import TO_UPSTREAM
+from gateway.core.header_rules import TO_UPSTREAM, HeaderLines
 from gateway.core.health import Attempt, Outcome, outcome_of_answer, outcome_of_error
 from gateway.core.json_object import Path
 from gateway.core.json_spans import read_json_spans
@@ -44,7 +44,7 @@ from gateway.core.plain_tally import PlainTally
 from gateway.core.query_rules import passed_query
 from gateway.core.refusals import Fault
 from gateway.core.request import ParsedRequest
-from gateway.core.response import Headers, ResponseWriter, UpstreamResponse
+from gateway.core.response import ResponseWriter, UpstreamResponse
 from gateway.core.retry import read_retry_after
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, Target
@@ -73,6 +73,8 @@ _SUCCEEDED, _NEUTRAL = Outcome.SUCCEEDED, Outcome.NEUTRAL
 _passed_to_upstream = TO_UPSTREAM.passed
 
 _WORTH_ANOTHER_TARGET = (UpstreamUnreachable, UpstreamBusy, UpstreamTimedOut, UpstreamBroke)
+
+_OWN_HEADERS = ("content-type", "x-request-id")
 
 _USAGE_OPTIONS = "stream_options"
 """The member that asks for the usage of a stream."""
@@ -149,14 +151,15 @@ def _next_healthy(left: Iterator[Target], caller: Caller, services: UpstreamServ
 
 
 def _outgoing(
-    exchange: Exchange, parsed: ParsedRequest, target: Target, headers: Headers, caller: Caller, began: float
+    exchange: Exchange, parsed: ParsedRequest, target: Target, headers: HeaderLines, caller: Caller, began: float
 ) -> UpstreamRequest:
     """What this target is sent; `headers` are those for every target."""
     upstream, request, endpoint = target.upstream, exchange.request, parsed.endpoint
     if upstream.pass_headers:
-        headers = [*headers, *_more_headers(exchange, target)]
+        headers = HeaderLines.of([*headers.lines(), *_more_headers(exchange, target)])
     if exchange.trace is not None:
-        headers = [*headers, ("traceparent", exchange.trace.begin_attempt(target, began))]
+        given = exchange.trace.begin_attempt(target, began)
+        headers = HeaderLines((*headers.names, "traceparent"), (*headers.values, given))
     return UpstreamRequest(
         endpoint.upstream_path(target.model, request.parameters),
         headers,
@@ -350,17 +353,17 @@ def _asking_usage(options: bytes | None) -> bytes:
     return read_json_spans(options).changed({"include_usage": b"true"})
 
 
-def _headers(exchange: Exchange, parsed: ParsedRequest) -> Headers:
+def _headers(exchange: Exchange, parsed: ParsedRequest) -> HeaderLines:
     """What every target gets; `content-type` and `x-request-id` are the gateway's to say."""
     request = exchange.request
     passed = _passed_to_upstream(request.headers)
     if exchange.trace is not None:
         replaced = exchange.trace.replaced_headers
-        passed = [line for line in passed if line[0] not in replaced]
-    if parsed.content_type:
-        passed.append(("content-type", parsed.content_type))
-    passed.append(("x-request-id", request.request_id))
-    return passed
+        passed = HeaderLines.of([line for line in passed.lines() if line[0] not in replaced])
+    if not parsed.content_type:
+        return HeaderLines((*passed.names, "x-request-id"), (*passed.values, request.request_id))
+    own = (parsed.content_type, request.request_id)
+    return HeaderLines(passed.names + _OWN_HEADERS, passed.values + own)
 
 
 def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:

@@ -31,6 +31,7 @@ from gateway.core.header_rules import (
     first_of,
     may_name_session,
 )
+from gateway.core.limit_status import WrittenRefusal
 from gateway.core.remembered import remembered
 from gateway.core.request import IncomingRequest
 from gateway.core.traces import RequestTrace
@@ -58,6 +59,9 @@ _SHARED_REMEMBERED = 2_048
 """Alike requests whose shared fields are kept encoded: about half a kilobyte for each."""
 
 _CLIENTS_REMEMBERED = 1_024
+
+_MEMBERS = slice(1, -1)
+"""Of an object in JSON, what is between its braces."""
 
 _REPORTED = UsageSource.REPORTED  # Slow to reach through the class in Python 3.11.
 
@@ -87,7 +91,7 @@ class _ClientFields(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 
 
 class _RequestLine(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
-    """The other fields of a request's line, those first that most lines have; None is left out."""
+    """The other fields that most lines have; None is left out."""
 
     request_id: str
     request_bytes: int | None = None
@@ -101,10 +105,20 @@ class _RequestLine(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     time_to_first_token_s: float | None = None
     overhead_s: float
     store_s: float | None = None
+
+
+class _ConversationFields(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """Those of a request that says what it is a part of."""
+
     session: str | None = None
     agent: str | None = None
     turn: str | None = None
     trace_id: str | None = None
+
+
+class _OutcomeFields(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """Those of a request that failed, or did not go the usual way."""
+
     method: str | None = None
     path: str | None = None
     refused_key: str | None = None
@@ -139,7 +153,7 @@ class Log:
         """Of lines that need no key, by their event."""
         self._write_line = write
         self._shown = _in_colours() if terminal else None
-        self._always = b"," + _ENCODER.encode(always)[1:-1] if always else b""
+        self._always = b"," + _ENCODER.encode(always)[_MEMBERS] if always else b""
         self._shared_fields = lru_cache(_SHARED_REMEMBERED)(self._encode_shared_fields)
 
     def info(self, event: str, **fields: Any) -> None:
@@ -171,31 +185,37 @@ class Log:
     def exchange(self, x: Exchange) -> None:
         """The line of a request, unless it needed no key and there are too many of those. Fields that the request
         never came to have are left out."""
-        request, caller, parsed, target, usage = x.request, x.caller, x.parsed, x.target, x.usage
-        if caller is None and not self._samples["request"].admits(_code_of(x)):
+        request, caller, parsed, target, usage, failure = x.request, x.caller, x.parsed, x.target, x.usage, x.failure()
+        team = key = model = stream = None
+        if caller is not None:
+            team, key = caller.team, caller.key_id
+        elif not self._samples["request"].admits(failure.code if failure is not None else "answered"):
             return
+        if parsed is not None:
+            model, stream = parsed.binding.model.name, parsed.stream
         shared = self._shared_fields(
             request.endpoint.name,
-            caller.team if caller is not None else None,
-            caller.key_id if caller is not None else None,
-            parsed.binding.model.name if parsed is not None else None,
-            parsed.stream if parsed is not None else None,
+            team,
+            key,
+            model,
+            stream,
             target.upstream.name if target is not None else None,
             x.status,
             None if usage is None else usage.source is _REPORTED,
         )
         client = _client_fields(request.client_ip, request.headers.get("user-agent", "")[:SHOWN_CHARACTERS])
-        self._write(shared, client, _line_of(x))
+        line = _ENCODER.encode(_line_of(x))[_MEMBERS]
+        self._write((shared, client, line, _conversation_of(request, x.trace), _outcome_of(x, failure)))
 
     def _write_event(self, level: str, event: str, fields: dict[str, Any]) -> None:
-        self._write(_level_and_event(level, event), self._always + b"," if fields else self._always, fields)
+        begin = _level_and_event(level, event) + self._always
+        self._write((begin, b",", _ENCODER.encode(fields)[_MEMBERS]) if fields else (begin,))
 
-    def _write(self, begin: bytes, more: bytes, fields: dict[str, Any] | _RequestLine) -> None:
+    def _write(self, members: tuple[bytes, ...]) -> None:
         """Time, level and event first, so that lines can be read by eye. The time is that of RFC 3339, in UTC, to the
-        microsecond. `begin` and `more` are members, encoded, that come before the fields."""
+        microsecond. `members` are encoded, with the commas between them."""
         second, microsecond = divmod(time.time_ns() // 1000, 1_000_000)
-        encoded = _ENCODER.encode(fields)[1:]
-        line = b'{"time":"%b.%06dZ",%b%b%b\n' % (_date_and_time(second), microsecond, begin, more, encoded)
+        line = b"".join((_date_and_time(second), b'%06dZ",' % microsecond, *members, b"}\n"))
         self._write_line(line if self._shown is None else self._shown(line))
 
     def _encode_shared_fields(
@@ -224,7 +244,7 @@ class Log:
             if is_reported
             else UsageSource.ESTIMATED,
         )
-        return b"%b%b,%b," % (_level_and_event("info", "request"), self._always, _ENCODER.encode(fields)[1:-1])
+        return b"%b%b,%b," % (_level_and_event("info", "request"), self._always, _ENCODER.encode(fields)[_MEMBERS])
 
 
 def configure(fd: int | None = None, **always: Any) -> Log:
@@ -243,11 +263,14 @@ def configure(fd: int | None = None, **always: Any) -> Log:
 
 
 def _line_of(x: Exchange) -> _RequestLine:
-    request, parsed, reservation, usage, failure = x.request, x.parsed, x.reservation, x.usage, x.failure()
-    duration, in_store = x.ended - request.at, x.store_seconds
-    overhead = duration - x.upstream_seconds
+    request, parsed, usage = x.request, x.parsed, x.usage
+    duration, in_store, upstream_seconds = x.ended - request.at, x.store_seconds, x.upstream_seconds
     waited = None if x.first_byte_at is None else x.first_byte_at - request.at
     # Seconds are rounded to the microsecond by arithmetic: `round` to so many digits writes them, and so takes longer.
+    duration_s = overhead_s = (duration * 1e6 + 0.5) // 1 / 1e6
+    if upstream_seconds:
+        overhead = duration - upstream_seconds
+        overhead_s = (overhead * 1e6 + 0.5) // 1 / 1e6 if overhead > 0 else 0.0
     line = _RequestLine(
         request_id=request.request_id,
         request_bytes=request.body.size or None,
@@ -256,25 +279,13 @@ def _line_of(x: Exchange) -> _RequestLine:
         output_tokens=usage.output if usage is not None else None,
         cached_input_tokens=usage.cached_input if usage is not None else None,
         cost_usd=x.cost / 1_000_000 if usage is not None else None,
-        duration_s=(duration * 1e6 + 0.5) // 1 / 1e6,
-        time_to_first_token_s=None if waited is None else (waited * 1e6 + 0.5) // 1 / 1e6,
-        overhead_s=(overhead * 1e6 + 0.5) // 1 / 1e6 if overhead > 0 else 0.0,
-        store_s=None if in_store is None else (in_store * 1e6 + 0.5) // 1 / 1e6,
+        duration_s=duration_s,
+        time_to_first_token_s=waited and (waited * 1e6 + 0.5) // 1 / 1e6,
+        overhead_s=overhead_s,
+        store_s=in_store and (in_store * 1e6 + 0.5) // 1 / 1e6,
     )
-    _add_conversation(line, request, x.trace)
     if parsed is not None and parsed.user:
         line.user = parsed.user[:SHOWN_CHARACTERS]
-    if reservation is not None:
-        if reservation.capped:
-            line.output_cap = x.quota_output_cap()
-        if reservation.would_refuse:
-            line.shadow_refused = [limit.name for limit in reservation.would_refuse]
-    if x.redacted:
-        line.redacted = x.redacted
-    if failure is not None:
-        _add_failure(line, x, failure)
-    elif len(x.attempts) > 1:
-        line.attempts = _attempts_of(x)
     return line
 
 
@@ -282,28 +293,36 @@ def _line_of(x: Exchange) -> _RequestLine:
 def _client_fields(client_ip: str, user_agent: str) -> bytes:
     """The members of the line, each with its comma."""
     fields = _ClientFields(client_ip=client_ip or None, user_agent=shortened(user_agent) or None)
-    encoded = _ENCODER.encode(fields)[1:-1]
+    encoded = _ENCODER.encode(fields)[_MEMBERS]
     return encoded and encoded + b","
 
 
-def _code_of(x: Exchange) -> str:
-    return failure.code if (failure := x.failure()) is not None else "answered"
+def _members(fields: msgspec.Struct) -> bytes:
+    """The members of a line that these fields are, each with a comma in front of it."""
+    encoded = _ENCODER.encode(fields)[_MEMBERS]
+    return encoded and b"," + encoded
 
 
-def _add_conversation(line: _RequestLine, request: IncomingRequest, trace: RequestTrace | None) -> None:
-    """What the client says that the request is a part of."""
+def _conversation_of(request: IncomingRequest, trace: RequestTrace | None) -> bytes:
+    """The members that say what the client calls the request a part of."""
     headers = request.headers
-    if may_name_session(headers) and (session := first_of(SESSION_HEADERS, headers)):
-        line.session = shortened(session)
+    names_session = may_name_session(headers)
+    parent = headers.get("traceparent") if trace is None else None
+    if not names_session and parent is None and trace is None:
+        return b""
+    fields = _ConversationFields()
+    if names_session and (session := first_of(SESSION_HEADERS, headers)):
+        fields.session = shortened(session)
         # What names its agent or its turn names its session, too.
         if helper := first_of(AGENT_HEADERS, headers):
-            line.agent = shortened(helper)
+            fields.agent = shortened(helper)
         if turn := _turn(headers):
-            line.turn = shortened(turn)
+            fields.turn = shortened(turn)
     if trace is not None:
-        line.trace_id = trace.trace_id
-    elif (parent := headers.get("traceparent")) and (named := _TRACE_ID.match(parent)):
-        line.trace_id = named[1]
+        fields.trace_id = trace.trace_id
+    elif parent and (named := _TRACE_ID.match(parent)):
+        fields.trace_id = named[1]
+    return _members(fields)
 
 
 def _upstream_id(headers: Mapping[str, str]) -> str | None:
@@ -327,51 +346,77 @@ def shortened(text: str) -> str:
     return text[:SHOWN_CHARACTERS].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _add_failure(line: _RequestLine, x: Exchange, failure: Failure) -> None:
-    line.blame, line.code = failure
+def _outcome_of(x: Exchange, failure: Failure | None) -> bytes:
+    """The members that say how the request failed, or what was unusual about it."""
+    error, reservation = x.error, x.reservation
+    if failure is not None:
+        if isinstance(error, LimitRefusal) and error.written is not None:
+            return error.logged or _refused_by_limit(error, error.written)
+    elif not (x.redacted or len(x.attempts) > 1 or (reservation and (reservation.capped or reservation.would_refuse))):
+        return b""
+    return _members(_outcome_fields(x, failure))
+
+
+def _outcome_fields(x: Exchange, failure: Failure | None) -> _OutcomeFields:
+    fields, reservation = _OutcomeFields(), x.reservation
+    if reservation is not None:
+        if reservation.capped:
+            fields.output_cap = x.quota_output_cap()
+        if reservation.would_refuse:
+            fields.shadow_refused = [limit.name for limit in reservation.would_refuse]
+    if x.redacted:
+        fields.redacted = x.redacted
+    if failure is not None:
+        _add_failure(fields, x, failure)
+    elif len(x.attempts) > 1:
+        fields.attempts = _attempts_of(x)
+    return fields
+
+
+def _add_failure(fields: _OutcomeFields, x: Exchange, failure: Failure) -> None:
+    fields.blame, fields.code = failure
     if not x.request.endpoint.name:
         # The path without its query, which can carry a key.
-        line.method, line.path = shortened(x.request.method), shortened(x.request.path)
+        fields.method, fields.path = shortened(x.request.method), shortened(x.request.path)
     if x.refused_key:
-        line.refused_key = x.refused_key
-    _add_reason(line, x)
-    if x.refusal is not None and x.refusal.would_refuse:
-        line.shadow_refused = [limit.name for limit in x.refusal.would_refuse]
+        fields.refused_key = x.refused_key
+    _add_reason(fields, x)
     if x.attempts:
-        line.attempts = _attempts_of(x)
+        fields.attempts = _attempts_of(x)
 
 
-def _limit_that_refused(error: LimitRefusal) -> bytes:
-    """Empty where it is not known which one it was."""
-    written = error.written
-    if not error.logged and written is not None:
-        if not written.logged:
-            written.logged = _ENCODER.encode({name: written.limit[name] for name in _LIMIT_FIELDS})[:-1]
-        error.logged = b'%b,"retry_after_ms":%d}' % (written.logged, error.retry_after_ms or 0)
+def _refused_by_limit(error: LimitRefusal, written: WrittenRefusal) -> bytes:
+    """The same of a refusal by a limit, which is written once for all requests that are refused alike at one time, and
+    except for the time that is left as often as it is repeated: nothing was sent for any of them."""
+    if not written.logged:
+        shadows = error.refusal.would_refuse if error.refusal is not None else ()
+        fields = _OutcomeFields(
+            shadow_refused=[limit.name for limit in shadows] or None,
+            code=error.code,
+            blame=error.blame,
+            limit=msgspec.Raw(_ENCODER.encode({name: written.limit[name] for name in _LIMIT_FIELDS})),
+        )
+        written.logged = _members(fields)[:-1]
+    error.logged = b'%b,"retry_after_ms":%d}' % (written.logged, error.retry_after_ms or 0)
     return error.logged
 
 
-def _add_reason(line: _RequestLine, x: Exchange) -> None:
+def _add_reason(fields: _OutcomeFields, x: Exchange) -> None:
     """What the code of a refusal leaves open. Of the place of a fault its first name alone, and only one that the
     gateway itself reads: the others are what the client has written."""
-    if isinstance(x.error, LimitRefusal):
-        # To match it by a pattern takes as long as all else of it.
-        if limit := _limit_that_refused(x.error):
-            line.limit = msgspec.Raw(limit)
-        return
     match x.error:
         case KeyUnknown(why=why):
-            line.refused_because = why
+            fields.refused_because = why
         case ModelUnknown(asked=asked) if asked:
-            line.asked_model = shortened(asked)
+            fields.asked_model = shortened(asked)
         case FieldInvalid(param=str(param)):
             name = _FIRST_NAME.match(param)
             if name is not None and name[0] in x.request.endpoint.names_read:
-                line.param = name[0]
+                fields.param = name[0]
         case InternalError() as error:
             cause = error.__cause__ or error
-            line.error = type(cause).__qualname__
-            line.stack = _stack(cause)
+            fields.error = type(cause).__qualname__
+            fields.stack = _stack(cause)
 
 
 def _attempts_of(x: Exchange) -> list[str]:
@@ -399,7 +444,8 @@ def _in_colours() -> Callable[[bytes], bytes]:
 
 @remembered(1)
 def _date_and_time(second: int) -> bytes:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+    """What a line begins with, up to the point in front of its microsecond."""
+    return time.strftime('{"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second)).encode()
 
 
 @lru_cache(maxsize=64)

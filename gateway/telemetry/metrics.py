@@ -22,7 +22,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, Failure, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
 from gateway.core.exchange import Exchange
 from gateway.core.limits import MICRO, Limit, Scope
-from gateway.core.reservation import LimitStatus, Refusal
+from gateway.core.reservation import LimitStatus
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.usage import Usage, UsageSource
 from gateway.telemetry.configured_names import STORED_LIMIT, ConfiguredNames, prune
@@ -76,24 +76,16 @@ _Figures = tuple[float, float, Usage | None, int]
 
 @dataclass(slots=True)  # Whose attributes are read several times as fast as a struct's.
 class _Answers:
-    """Requests of the same endpoint, team, model, upstream, status, source of usage, failure and attempts. `noted` has
-    the figures that are not added to the series yet."""
+    """Requests of the same endpoint, team, model, upstream, status, source of usage, failure and attempts, which the
+    same limit has refused, if any. `noted` has the figures that are not added to the series yet."""
 
     labels: Labels
     """Of `gateway_requests_total`."""
     source: str
     failure: Failure | None
+    refused_by: Limit | None
     attempts: Sequence[tuple[str, str]]
     noted: list[_Figures] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Refusals:
-    """Requests of a team that this limit has refused, and that are not counted yet."""
-
-    team: str
-    limit: Limit
-    number: int = 0
 
 
 class Metrics:
@@ -108,8 +100,6 @@ class Metrics:
         self._begin_at_zero()
         self._names: ConfiguredNames | None = None
         self._answers: dict[tuple[Any, ...], _Answers] = {}
-        self._refusals: dict[tuple[str, int], _Refusals] = {}
-        """By the team and the identity of the limit, which they keep alive."""
         self._store_calls: defaultdict[Labels, list[float]] = defaultdict(list)
         self._process = ProcessMetrics()
 
@@ -236,12 +226,14 @@ class Metrics:
 
     def exchange(self, x: Exchange) -> None:
         """Record one finished request."""
-        target, parsed, caller, usage, failure = x.target, x.parsed, x.caller, x.usage, x.failure()
+        target, parsed, caller, usage, refusal, attempts = x.target, x.parsed, x.caller, x.usage, x.refusal, x.attempts
         team = caller.team if caller is not None else ""
         model = parsed.binding.model.name if parsed is not None else ""
         upstream = target.upstream.name if target is not None else ""
         is_reported = None if usage is None else usage.source is _REPORTED
-        which = (x.request.endpoint.name, team, model, upstream, x.status, is_reported, failure, *x.attempts)
+        refused_by = None if refusal is None else id(refusal.limit_status.limit)
+        tried = tuple(attempts) if attempts else ()
+        which = (x.request.endpoint.name, team, model, upstream, x.status, is_reported, x.failure(), refused_by, tried)
         answers = self._answers.get(which) or self._begin_answers(which, x)
         duration = x.ended - x.request.at
         overhead = duration - x.upstream_seconds
@@ -258,10 +250,10 @@ class Metrics:
         reservation = x.reservation
         if reservation is not None:
             self.quotas.note(reservation.limit_statuses)
-            if reservation.would_refuse:
-                self._would_have_refused(reservation.would_refuse, team)
-        if x.refusal is not None:
-            self._note_refusal(x.refusal, team)
+            for limit in reservation.would_refuse:
+                self._add_refusals(self.shadow_refused, limit, team)
+        elif refusal is not None and refusal.repeats is None:
+            self.quotas.note(refusal.limit_statuses)  # What repeats it says nothing new.
 
     def store_call(self, call: str, outcome: str, seconds: float) -> None:
         """Record one call of the store: what for, "ok" or "unavailable", and how long it took."""
@@ -298,7 +290,8 @@ class Metrics:
 
     def keep(self, snapshot: ConfigSnapshot, names: ConfiguredNames) -> None:
         """Show series of this configuration alone from now on. `names` are what `configured_names` gives of it."""
-        self._add_refusals()  # By the names that their limits had.
+        for answers in self._answers.values():
+            self._add_answers(answers)  # By the names that their limits had.
         self.quotas.keep(snapshot)
         self._names = names
 
@@ -334,13 +327,13 @@ class Metrics:
             (*which[:4], str(x.status)),
             x.usage.source if x.usage is not None else "",
             x.failure(),
+            x.refusal.limit_status.limit if x.refusal is not None else None,
             tuple(x.attempts),
         )
         return answers
 
     def add_counted(self) -> None:
         """Add to the series what was noted since the last time."""
-        self._add_refusals()
         for answers in self._answers.values():
             self._add_answers(answers)
         self._answers.clear()
@@ -354,7 +347,7 @@ class Metrics:
         number = len(answers.noted)
         durations, overheads, usages, costs = zip(*answers.noted, strict=True)
         answers.noted.clear()
-        endpoint, _, model, upstream, _ = answers.labels
+        endpoint, team, model, upstream, _ = answers.labels
         self.requests.add(answers.labels, number)
         self.duration.of((model, upstream)).add_all(DURATION, durations)
         self.overhead.of((endpoint,)).add_all(OVERHEAD, overheads)
@@ -362,6 +355,8 @@ class Metrics:
             self.attempts.add(attempt, number)
         if answers.failure is not None:
             self.errors.add((*answers.failure, upstream), number)
+        if answers.refused_by is not None:
+            self._add_refusals(self.refused, answers.refused_by, team, number)
         if answers.source:
             self._add_usage(answers, usages, sum(costs))
 
@@ -379,34 +374,15 @@ class Metrics:
         self.store_seconds.of((call,)).add_all(STORE_CALL, seconds)
         seconds.clear()
 
-    def _would_have_refused(self, limits: Iterable[Limit], team: str) -> None:
-        for limit in limits:
-            name = self._limit_label(limit.name, limit.scope)
-            self.shadow_refused.add((team, name, limit.meter, limit.per or "", limit.scope))
-
     def _broke_off(self, error: GatewayError) -> None:
         """A stream ended with this error."""
         by = next((by for kind, by in _ABORTED_BY if isinstance(error, kind)), "")
         if by:
             self.aborted.add((by,))
 
-    def _note_refusal(self, refusal: Refusal, team: str) -> None:
-        limit = refusal.limit_status.limit
-        which = team, id(limit)
-        noted = self._refusals.get(which)
-        if noted is None:
-            if len(self._refusals) >= _NOTED_KINDS:
-                self._add_refusals()
-            noted = self._refusals[which] = _Refusals(team, limit)
-        noted.number += 1
-        self.quotas.note(refusal.limit_statuses)
-
-    def _add_refusals(self) -> None:
-        for noted in self._refusals.values():
-            limit = noted.limit
-            name = self._limit_label(limit.name, limit.scope)
-            self.refused.add((noted.team, name, limit.meter, limit.per or "", limit.scope), noted.number)
-        self._refusals.clear()
+    def _add_refusals(self, counter: Counter, limit: Limit, team: str, number: int = 1) -> None:
+        name = self._limit_label(limit.name, limit.scope)
+        counter.add((team, name, limit.meter, limit.per or "", limit.scope), number)
 
     def _limit_label(self, name: str, scope: str) -> str:
         """For limits of single keys in the store, which may have any name, only names of the configuration are used."""

@@ -12,7 +12,7 @@ messages the gateway writes from its own configuration and figures.
 from __future__ import annotations
 
 import re
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -63,7 +63,7 @@ class RequestRecorder:
         self._policy = RecordPolicy()
         self._configs: deque[_ConfigVersion] = deque(maxlen=_VERSIONS)
         self._waiting: deque[KeptRecord] = deque(maxlen=WAITING_MAX)
-        self._sampled: Counter[tuple[str, str]] = Counter()
+        self._sampled: dict[tuple[str, str], int] = {}
         self.dropped = 0
         """Records that could not be kept: too many waited, or the store refused them."""
 
@@ -81,14 +81,15 @@ class RequestRecorder:
 
     def keep_unsettled(self, x: Exchange) -> None:
         """The same for a request that was never admitted, if it failed and there are not too many of its kind."""
-        failure = x.failure()
-        if failure is None or self._policy.requests == "none":
+        error, policy, sampled = x.error, self._policy, self._sampled
+        if error is None or policy.requests == "none":
             return
-        kind = (x.caller.team if x.caller is not None else "", failure.code)
-        self._sampled[kind] += 1
-        if self._sampled[kind] <= SAMPLED_ALIKE:
+        kind = (x.caller.team if x.caller is not None else "", error.code)
+        kept = sampled.get(kind, 0)
+        if kept < SAMPLED_ALIKE:
+            sampled[kind] = kept + 1
             self.dropped += len(self._waiting) == WAITING_MAX
-            self._waiting.append(KeptRecord(self._record(x), self._policy.keep_ms, self._policy.most))
+            self._waiting.append(KeptRecord(self._record(x), policy.keep_ms, policy.most))
 
     def take(self) -> list[KeptRecord]:
         """The records that wait to be written. Begins the next sample."""

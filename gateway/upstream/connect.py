@@ -24,6 +24,7 @@ from typing import TypeVar
 
 import aiohappyeyeballs
 
+from gateway.core.header_rules import REMEMBERED_LINES, HeaderLines
 from gateway.core.http_syntax import (
     RESERVED_HEADERS,
     BaseUrl,
@@ -34,7 +35,6 @@ from gateway.core.http_syntax import (
     read_base_url,
 )
 from gateway.core.proxies import Proxy
-from gateway.core.response import Headers
 from gateway.core.snapshot import Upstream
 from gateway.runtime.name_lookup import LookupFailed, NameLookups
 from gateway.runtime.tasks import BackgroundTasks
@@ -47,9 +47,8 @@ TUNNEL_HEAD_MAX = 16_384
 """Bytes of a proxy's answer to CONNECT."""
 
 _REMEMBERED = 256
-_REMEMBERED_LINES = 64
-"""How many beginnings of requests an origin remembers, each for a path and a set of headers' names, and with how many
-lines at most. Clients send the same few dozen; what is remembered must stay bounded."""
+"""How many beginnings of requests an origin remembers, each for a path and a set of headers' names. Clients send the
+same few dozen; what is remembered must stay bounded."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
@@ -89,13 +88,12 @@ class UpstreamOrigin:
     def head(self, request: UpstreamRequest) -> bytes:
         """The request's head, to its empty line. The operator's headers replace the caller's of the
         same name. Raises ValueError for what could be read as more than one header or request."""
-        other, names, values = request.takes_other_headers, (), ()
-        if request.headers:
-            names, values = zip(*request.headers)  # noqa: B905  # To check that these are pairs takes a third more.
+        other, headers = request.takes_other_headers, request.headers
+        names, values = headers.names, headers.values
         # What can be printed has no control character, which is seen in a moment. The rule is for all else.
         if not "".join(values).isprintable():
-            (self._other_fixed if other else self._fixed).refuse_control(request.headers)
-        beginning = self._remembered_beginning if len(names) <= _REMEMBERED_LINES else self._beginning
+            (self._other_fixed if other else self._fixed).refuse_control(headers)
+        beginning = self._remembered_beginning if len(names) <= REMEMBERED_LINES else self._beginning
         begun = beginning(request.method, request.base_path, request.path, request.query, other, names)
         # Where the body ends (RFC 9112, section 6).
         rest, size = request.rest, len(request.body)
@@ -138,9 +136,9 @@ class _FixedHeaders:
         """The lines of a caller's headers with these names, into which their values are formatted."""
         return "".join([self._line(name) for name in names])
 
-    def refuse_control(self, headers: Headers) -> None:
+    def refuse_control(self, headers: HeaderLines) -> None:
         """Raises ValueError for a header that is sent and has a control character."""
-        if has_control("".join([value for name, value in headers if self._is_sent(name)])):
+        if has_control("".join([value for name, value in headers.lines() if self._is_sent(name)])):
             raise ValueError("a header of the request contains a line break or control character")
 
     def _line(self, name: str) -> str:

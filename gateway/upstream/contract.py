@@ -13,8 +13,9 @@ from typing import NamedTuple, Protocol, TypeVar
 import msgspec
 
 from gateway.core.errors import UpstreamError
+from gateway.core.header_rules import HeaderLines
 from gateway.core.request import BodyTail
-from gateway.core.response import Headers, UpstreamResponse
+from gateway.core.response import UpstreamResponse
 from gateway.core.snapshot import Upstream
 
 __all__ = ["FailureReason", "UpstreamClient", "UpstreamRequest", "UpstreamResponse"]
@@ -32,7 +33,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     `Accept-Encoding: identity`."""
 
     path: str
-    headers: Headers
+    headers: HeaderLines
     body: bytes
     method: str = "POST"
     model: str = ""

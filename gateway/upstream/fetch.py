@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.errors import UpstreamAuthFailed, UpstreamBroke, UpstreamUnreachable
+from gateway.core.header_rules import HeaderLines
 from gateway.core.snapshot import Upstream
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 
@@ -17,7 +18,7 @@ MAX_BYTES = 4 * 1024 * 1024
 async def fetch(client: UpstreamClient, upstream: Upstream, path: str) -> tuple[int, bytes]:
     """GET `path` under the upstream's base URL: status and body. Raises UpstreamUnreachable for more than
     MAX_BYTES, and what `send` and `finished` raise."""
-    response = await client.send(upstream, UpstreamRequest(path=path, headers=(), body=b"", method="GET"))
+    response = await client.send(upstream, UpstreamRequest(path=path, headers=HeaderLines(), body=b"", method="GET"))
     body = bytearray()
 
     def take(piece: bytes) -> None:

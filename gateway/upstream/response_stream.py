@@ -118,6 +118,8 @@ class ResponseStream:
         self.fail_with(reason.error(self._name, kind))
 
     def time_out(self, error: Exception) -> None:
+        while self._yields and type(self._buffer) is PlainBuffer:
+            self._go_on()  # What only waits for its turn has come in time.
         # A reader that has paused holds pieces back; they must not hold back the end of the time, too.
         self._buffer = PlainBuffer()
         self.fail_with(error)
@@ -172,13 +174,9 @@ class ResponseStream:
         self._deliver()
 
     def abandon(self) -> None:
-        connection, self._callback = self._connection, None
-        if self.is_over:
-            return
-        self._buffer = PlainBuffer()
-        self.fail_with(_ABANDONED.error(self._name, UpstreamBroke))
-        if connection is not None:
-            connection.abort()
+        self._callback = None
+        if not self.is_over:
+            self._give_up(_ABANDONED.error(self._name, UpstreamBroke))
 
     def _deliver(self) -> None:
         """Hand over what is held, as far as it is wanted, and see whether that was all."""
@@ -189,6 +187,9 @@ class ResponseStream:
                 self._end()
         except CodingDamaged as error:
             self._spoil(str(error))
+        except Exception as defect:  # noqa: BLE001 # Of the reader's: who waits for the end must not wait forever.
+            self._failure = defect
+            self._give_up(defect)
         if self.is_over:
             return
         connection = self._connection
@@ -217,8 +218,9 @@ class ResponseStream:
             self._connection.cost_s = monotonic() - began
 
     def _go_on(self) -> None:
-        self._yields = False
-        self._deliver()
+        if not self.is_over:
+            self._yields = False
+            self._deliver()
 
     def _end(self) -> None:
         if self._failure is None:
@@ -229,8 +231,14 @@ class ResponseStream:
         self.wake()
 
     def _spoil(self, what: str) -> None:
-        connection, self._buffer = self._connection, PlainBuffer()
-        self.fail(FailureReason("malformed", f"sent an answer that cannot be decoded: it is {what}"))
+        kind = UpstreamBroke if self.first_byte_at else UpstreamUnreachable
+        reason = FailureReason("malformed", f"sent an answer that cannot be decoded: it is {what}")
+        self._give_up(reason.error(self._name, kind))
+
+    def _give_up(self, failure: Exception) -> None:
+        """Nothing more is read or handed over."""
+        connection, self._buffer, self._callback = self._connection, PlainBuffer(), None
+        self.fail_with(failure)
         if connection is not None:
             connection.abort()
 

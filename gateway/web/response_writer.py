@@ -152,7 +152,9 @@ class HttpResponseWriter:
             # A body that has not come whole is not waited for, and after a broken one it is not known where the next
             # request begins.
             self._closing = self._closing or error.ends_connection or not self._request.content.is_eof()
-            self._send(error.status, error_fields(error), error_body(error, self._dialect))
+            dialect = self._dialect
+            body = error.bodies.get(dialect) or error_body(error, dialect)
+            self._send(error.status, error.fields or error_fields(error), body)
             return
         if self._streams_events:
             event = error_event(error, self._dialect)

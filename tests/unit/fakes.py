@@ -327,8 +327,13 @@ class Ledgers:
 
 def limit_statuses_of(rows: Sequence[LimitStatus]) -> LimitStatuses:
     """The same column by column, as stores give them."""
-    columns = [[getattr(row, name) for row in rows] for name in ("limit", "used", "held", "resets_ms")]
-    return LimitStatuses(*columns, are_raised=any(row.limit.granted for row in rows))
+    return LimitStatuses(
+        [row.limit for row in rows],
+        [row.used for row in rows],
+        [row.held for row in rows],
+        [row.resets_ms for row in rows],
+        any(row.limit.granted for row in rows),
+    )
 
 
 def amount_of(charge: Charge, output: int) -> int:
@@ -427,6 +432,7 @@ class MemorySpool:
 
     def __init__(self) -> None:
         self.taken = False
+        self.has_come = True
         self.length: int | None = 0
         self.written = b""
 

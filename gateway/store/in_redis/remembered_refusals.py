@@ -47,7 +47,10 @@ class RememberedRefusals:
         refused = self._by_limits.get(id(request.limits)) if self._by_limits else None
         if refused is None:
             return None
-        known, now_ms = refused.refusal, self._now_ms()
+        last, now_ms = refused.last, self._now_ms()
+        if refused.repeated is request and last.at_ms == now_ms:
+            return last
+        known = refused.refusal
         if now_ms >= refused.until_ms or now_ms < known.at_ms:
             del self._by_limits[id(request.limits)]
             return None
@@ -55,8 +58,8 @@ class RememberedRefusals:
             if not _asks_no_less(request, refused.request, refused.place):
                 return None
             refused.repeated = request
-        if refused.last.at_ms == now_ms:
-            return refused.last
+        if last.at_ms == now_ms:
+            return last
         wait_ms = known.retry_after_ms
         if wait_ms:
             left_ms = known.at_ms + wait_ms - now_ms

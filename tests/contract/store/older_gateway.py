@@ -14,7 +14,7 @@ from struct import pack, unpack
 from gateway.core.buckets import pace
 from gateway.core.calendar import window
 from gateway.core.limits import Limit, Meter
-from gateway.core.reservation import Hold, Holds, Reservation, Settlement
+from gateway.core.reservation import Hold, Holds, LimitStatuses, Reservation, Settlement
 from tests.contract.store.keepers import UTC
 from tests.redis_servers import RedisServer
 
@@ -76,7 +76,7 @@ class OlderGateway:
         verdict, _, granted, borne = told[:4]
         assert verdict in {0, 1}
         hold = Hold(one, borne, terms[0] if kind == _QUOTA else 0)
-        return Reservation(name, at_ms, granted, False, Holds.of([hold]), ()) if verdict else None
+        return Reservation(name, at_ms, granted, False, Holds.of([hold]), LimitStatuses()) if verdict else None
 
     def usage(self) -> dict[str, tuple[float, ...]]:
         """Figures by team, day, key and model."""

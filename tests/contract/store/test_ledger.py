@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from random import Random
+from typing import Any
 
 import msgspec
 import pytest
@@ -24,9 +25,9 @@ async def settle(store: Store, *entries: LedgerEntry) -> None:
         await store.settle(truth(await admitted(store, ask()), 0, entry))
 
 
-async def costs(store: Store, *by: str, **filters: str) -> dict[str, int]:
+async def costs(store: Store, *by: str, **filters: Any) -> dict[str, int]:
     """Micro-dollars of each group, whose names are joined."""
-    rows = await store.usage(UsageQuery(by=by, **filters))  # type: ignore[arg-type]
+    rows = await store.usage(UsageQuery(by=by, **filters))
     return {"/".join(getattr(row, name) for name in by): row.cost for row in rows}
 
 
@@ -47,7 +48,7 @@ async def test_every_column_is_summed(store: Store) -> None:
         audio_ms=1500,
         characters=80,
         source=UsageSource.ESTIMATED,
-    )  # type: ignore[arg-type]
+    )
     # A row that had the first columns alone, and one that has them all.
     await settle(store, bill(), bill(usage=usage), bill(usage=usage, key="k2"), bill(key="k2"))
     [row] = await store.usage(UsageQuery())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
@@ -24,11 +25,15 @@ async def answered_by(store: Store, processes: int, question: bytes = b"who") ->
                 return replies
 
 
+def _hear(name: str, question: bytes) -> bytes:
+    return f"{name} hears {question.decode()}".encode()
+
+
 @asynccontextmanager
 async def processes(server: RedisServer, *names: str) -> AsyncIterator[list[RedisStore]]:
     stores = [RedisStore(redis_options(server.url, name), UTC) for name in names]
     for name, store in zip(names, stores, strict=True):
-        store.answer_processes(lambda question, name=name: f"{name} hears {question.decode()}".encode())
+        store.answer_processes(partial(_hear, name))
     try:
         yield stores
     finally:

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from struct import pack, unpack
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
 import uvloop
-from redis import Redis
 
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit, Meter, Scope
@@ -634,7 +634,7 @@ async def test_a_long_report_is_quick(redis: RedisServer, store: RedisStore) -> 
     assert sum(row.requests for row in rows) == 365 * 200 + 1
 
 
-def _fill_ledger(client: Redis) -> None:
+def _fill_ledger(client: Any) -> None:
     figures = client.hget("gw:1:{t/red}:l:2026-11-05", "k1|m")
     [(name, details)] = client.hgetall("gw:2:{t/red}:l:2026-11-05").items()
     pipe = client.pipeline(transaction=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -27,7 +27,7 @@ QUOTA = limit("tokens", "month", 1_000)
 
 
 @pytest.fixture
-def server() -> AsyncIterator[RedisServer]:
+def server() -> Iterator[RedisServer]:
     """A server of its own, that writes down what it did before it says so."""
     with redis_server("--appendonly", "yes", "--appendfsync", "always") as started:
         yield started

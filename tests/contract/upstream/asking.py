@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gateway.core.header_rules import HeaderLines
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.runtime.turn import Turn
 from gateway.upstream.client import HttpClient
@@ -11,7 +12,9 @@ from gateway.upstream.client_options import DISTRUST_SECONDS, IDLE_SECONDS
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest, UpstreamResponse
 
 BODY = b'{"model":"gpt-oss","messages":[]}'
-ASK = UpstreamRequest(path="/chat/completions", headers=(("content-type", "application/json"),), body=BODY)
+ASK = UpstreamRequest(
+    path="/chat/completions", headers=HeaderLines(("content-type",), ("application/json",)), body=BODY
+)
 
 
 def unexpected(doing: str, error: BaseException) -> None:

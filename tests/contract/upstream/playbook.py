@@ -14,6 +14,7 @@ import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.core.snapshot import Upstream
 from gateway.runtime.listening import stop_listening
@@ -46,7 +47,8 @@ class Peer:
 
     @property
     def socket(self) -> socket.socket:
-        return self.writer.get_extra_info("socket")
+        found: socket.socket = self.writer.get_extra_info("socket")
+        return found
 
 
 Step = Callable[[Peer], Awaitable[None]]
@@ -174,7 +176,7 @@ class Server:
         # A script that broke is the test's own mistake, or tells what the client did wrong.
         assert [failure for failure in failures if isinstance(failure, Exception)] == []
 
-    def upstream(self, name: str = "inducta", path: str = "/v1", **rest: object) -> Upstream:
+    def upstream(self, name: str = "inducta", path: str = "/v1", **rest: Any) -> Upstream:
         scheme = "https" if self.tls else "http"
         return Upstream(**{"name": name, "base_url": f"{scheme}://localhost:{self.port}{path}"} | rest)
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from gateway.core.errors import UpstreamBroke, UpstreamUnreachable
+from gateway.core.header_rules import HeaderLines
 from gateway.upstream.client import HttpClient
 from gateway.upstream.contract import UpstreamRequest
 from tests.contract.upstream.asking import ASK, CHUNKED_HEAD, ask, body_of, chunk, head, new_client, plain
@@ -91,7 +92,7 @@ async def test_endless_trailers_break_the_answer(client: HttpClient, play: Play)
 async def test_breaking_while_the_request_is_sent_is_being_unreachable(client: HttpClient, play: Play) -> None:
     server = await play([hears_the_head, resets])
     with pytest.raises(UpstreamUnreachable):
-        await client.send(server.upstream(), UpstreamRequest(path="/x", headers=(), body=b"x" * 50_000_000))
+        await client.send(server.upstream(), UpstreamRequest(path="/x", headers=HeaderLines(), body=b"x" * 50_000_000))
 
 
 async def test_what_breaks_one_answer_leaves_the_others_alone(client: HttpClient, play: Play) -> None:

@@ -60,10 +60,11 @@ async def test_a_reader_that_pauses_midway_gets_no_piece_until_it_resumes(client
         if len(sizes) % 10 == 0:
             answer.pause()
             before = len(sizes)
-            loop.call_later(0.001, lambda: (check(before), answer.resume()))
+            loop.call_later(0.001, resume, before)
 
-    def check(before: int) -> None:
+    def resume(before: int) -> None:
         assert len(sizes) == before
+        answer.resume()
 
     loop = asyncio.get_running_loop()
     answer.deliver_to(take)
@@ -127,7 +128,12 @@ async def test_a_packed_stream_is_unpacked_as_it_comes(client: HttpClient, play:
     server = await play([hears, says(begun), waits_for(go), says(chunk(rest) + LAST_CHUNK)])
     answer = await client.send(server.upstream(), ASK)
     pieces: list[bytes] = []
-    answer.deliver_to(lambda piece: (pieces.append(piece), came.set()))
+
+    def take(piece: bytes) -> None:
+        pieces.append(piece)
+        came.set()
+
+    answer.deliver_to(take)
     await came.wait()
     assert pieces == [b"data: 1\n\n"]
     go.set()

@@ -156,12 +156,12 @@ class FailingHealth(Health):
 
     def __init__(self) -> None:
         super().__init__(lambda change: None)
-        self.results: list[bool] = []
+        self.problems: list[str] = []
         self.told_again = asyncio.Event()
 
-    def checked(self, upstream: Upstream, is_well: bool, now: float) -> None:
-        self.results.append(is_well)
-        if len(self.results) == 1:
+    def checked(self, upstream: Upstream, problem: str, now: float) -> None:
+        self.problems.append(problem)
+        if len(self.problems) == 1:
             raise KeyError(upstream)
         self.told_again.set()
 

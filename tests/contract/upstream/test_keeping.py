@@ -405,7 +405,12 @@ async def test_who_gives_up_as_it_is_served_passes_the_connection_on(client: Htt
     await asyncio.wait([second, third], timeout=0.05)
     # The last piece is handed over just before the connection is: the cancellation lands in between.
     loop = asyncio.get_running_loop()
-    first.deliver_to(lambda piece: loop.call_soon(second.cancel) if piece == b"end" else None)
+
+    def cancel_at_the_end(piece: bytes) -> None:
+        if piece == b"end":
+            loop.call_soon(second.cancel)
+
+    first.deliver_to(cancel_at_the_end)
     go.set()
     await first.finished()
     assert await third == (200, b"ok")

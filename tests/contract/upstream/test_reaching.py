@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.errors import UpstreamUnreachable
+from gateway.core.header_rules import HeaderLines
 from gateway.core.snapshot import Timeouts, Upstream
 from gateway.upstream.client import HttpClient
 from tests.contract.upstream.asking import ASK, ask, plain
@@ -120,7 +121,7 @@ async def test_a_large_request_and_answer_pass_through_tls(
 ) -> None:
     much = bytes(range(256)) * 20_000
     server = await play([hears, says(plain(much)), hears, says(OK)], tls=server_tls)
-    large = type(ASK)(path="/x", headers=(), body=much)
+    large = type(ASK)(path="/x", headers=HeaderLines(), body=much)
     assert await ask(client, server.upstream(), large) == (200, much)
     assert server.requests[0].body == much
     assert await ask(client, server.upstream()) == (200, b"ok")

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from gateway.core.errors import UpstreamTimedOut, UpstreamUnreachable
+from gateway.core.header_rules import HeaderLines
 from gateway.core.snapshot import Timeouts, Upstream
 from gateway.upstream.client import HttpClient
 from gateway.upstream.contract import UpstreamRequest
@@ -63,7 +64,7 @@ async def test_an_answer_that_never_ends_times_out(client: HttpClient, play: Pla
 
 async def test_an_upstream_that_takes_no_request_times_out(client: HttpClient, play: Play) -> None:
     server = await play([hears_the_head])
-    endless = UpstreamRequest(path="/x", headers=(), body=b"x" * 100_000_000)
+    endless = UpstreamRequest(path="/x", headers=HeaderLines(), body=b"x" * 100_000_000)
     with pytest.raises(UpstreamTimedOut, match="read no byte of the request"):
         await client.send(server.upstream(timeouts=Timeouts(idle=SHORT, first_byte=9)), endless)
 
@@ -99,7 +100,7 @@ async def test_the_time_to_the_first_byte_runs_from_the_end_of_the_request(clien
     server = await play([reads_late, says(plain(b"ok"))])
     # Long enough for a busy machine to read what is in the sockets' buffers.
     upstream = server.upstream(timeouts=Timeouts(first_byte=10 * SHORT))
-    large = UpstreamRequest(path="/x", headers=(), body=b"x" * 30_000_000)
+    large = UpstreamRequest(path="/x", headers=HeaderLines(), body=b"x" * 30_000_000)
     sending = asyncio.create_task(client.send(upstream, large))
     assert not (await asyncio.wait([sending], timeout=14 * SHORT))[0]
     read_on.set()

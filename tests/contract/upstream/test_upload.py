@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.core.errors import RequestMalformed, TooLarge, UpstreamTimedOut, UpstreamUnreachable
+from gateway.core.header_rules import HeaderLines
 from gateway.core.snapshot import Timeouts, Upstream
 from gateway.upstream.client import HttpClient
 from gateway.upstream.contract import UpstreamRequest
@@ -44,6 +45,7 @@ class Pieces:
     ) -> None:
         self.length = sum(map(len, pieces)) if known else None
         self.taken = False
+        self.has_come = False
         self.asked = 0
         self.first_asked_at = 0.0
         self.gone = asyncio.Event()
@@ -70,7 +72,9 @@ class Pieces:
 
 
 def uploading(rest: Pieces, beginning: bytes = b"begun ") -> UpstreamRequest:
-    return UpstreamRequest("/audio/transcriptions", (("content-type", "multipart/form-data"),), beginning, rest=rest)
+    return UpstreamRequest(
+        "/audio/transcriptions", HeaderLines(("content-type",), ("multipart/form-data",)), beginning, rest=rest
+    )
 
 
 def hears_so_much(size: int, into: list[bytes]) -> Step:

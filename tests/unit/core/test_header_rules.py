@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from multidict import CIMultiDict
 
 from gateway.core.header_rules import (
+    REMEMBERED_LINES,
     SESSION_HEADERS,
     TO_CLIENT,
     TO_UPSTREAM,
@@ -28,7 +31,7 @@ CREDENTIALS = ("authorization", "proxy-authorization", "x-api-key", "api-key", "
     ],
 )
 def test_what_a_provider_or_an_agent_reads_reaches_the_upstream(name: str) -> None:
-    assert TO_UPSTREAM.passed({name.title(): "x"}) == [(name, "x")]
+    assert TO_UPSTREAM.passed({name.title(): "x"}).lines() == [(name, "x")]
 
 
 @pytest.mark.parametrize(
@@ -43,12 +46,26 @@ def test_what_a_provider_or_an_agent_reads_reaches_the_upstream(name: str) -> No
     ],
 )
 def test_what_is_secret_or_belongs_to_the_way_here_never_does(name: str) -> None:
-    assert TO_UPSTREAM.passed({name: "x"}) == []
+    assert TO_UPSTREAM.passed({name: "x"}).lines() == []
 
 
 def test_every_line_of_a_header_passes_in_its_order() -> None:
     lines = [("Anthropic-Beta", "one"), ("tracestate", "a=1"), ("anthropic-beta", "two"), ("tracestate", "b=2")]
-    assert TO_UPSTREAM.passed(CIMultiDict(lines)) == [(name.lower(), value) for name, value in lines]
+    assert TO_UPSTREAM.passed(CIMultiDict(lines)).lines() == [(name.lower(), value) for name, value in lines]
+
+
+def test_a_value_stays_with_its_name_whatever_passes_beside_it() -> None:
+    for number, names in itertools.product(
+        range(2), itertools.permutations(("Accept", "host", "openai-beta", "cookie"))
+    ):
+        lines = [(name, f"{name}{number}") for name in names]
+        passing = [(name.lower(), value) for name, value in lines if name in ("Accept", "openai-beta")]
+        assert TO_UPSTREAM.passed(CIMultiDict(lines)).lines() == passing
+
+
+def test_of_more_lines_than_are_remembered_each_passes() -> None:
+    lines = [(f"x-stainless-{number}", str(number)) for number in range(REMEMBERED_LINES + 1)]
+    assert TO_UPSTREAM.passed(dict(lines)).lines() == lines
 
 
 def test_of_an_answers_headers_each_line_of_a_repeated_one_passes() -> None:
@@ -73,7 +90,7 @@ def test_of_an_answers_headers_each_line_of_a_repeated_one_passes() -> None:
 def test_ever_new_names_pass_by_the_same_rule(rounds: int) -> None:
     for number in range(rounds * 300):
         name = f"X-Stainless-{number}"
-        assert TO_UPSTREAM.passed({name: "x", f"x-{number}": "y"}) == [(name.lower(), "x")]
+        assert TO_UPSTREAM.passed({name: "x", f"x-{number}": "y"}).lines() == [(name.lower(), "x")]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from time import monotonic
+
+import pytest
 
 from gateway.runtime.relay_queue import COSTLY_S, PAUSE, TURN_S, RelayQueue
 from gateway.runtime.turn import PASSED_BYTES, Turn
@@ -74,6 +77,30 @@ async def test_many_costly_answers_go_on_one_at_a_time_and_hold_up_no_other() ->
     assert monotonic() - began >= 3 * PAUSE * cost_s
     assert ordinary.reads >= turns // 2 - 1
     assert [answer.reads for answer in costly] == [1] * 3 + [0] * 7
+
+
+async def test_a_flood_of_new_costly_answers_does_not_keep_those_that_wait_waiting() -> None:
+    queue, cost_s = RelayQueue(Turn()), 2 * COSTLY_S
+    waiting, began = Answer(queue, cost_s), monotonic()
+    waiting.begin()
+    new: list[Answer] = []
+    while not waiting.reads and monotonic() - began < 20 * PAUSE * cost_s:
+        new.append(Answer(queue, cost_s))
+        new[-1].begin()
+        await asyncio.sleep(cost_s / 2)
+    assert waiting.reads == 1
+
+
+@pytest.mark.parametrize("cost_s", [TURN_S / 10, 2 * COSTLY_S])
+async def test_one_that_fails_costs_those_behind_it_nothing(cost_s: float) -> None:
+    queue, told = RelayQueue(Turn()), asyncio.Event()
+    failures: list[str] = []
+    queue.loop.set_exception_handler(lambda loop, context: failures.append(repr(context["exception"])))
+    queue.wait(partial(next, iter("")), cost_s)
+    queue.wait(told.set, cost_s)
+    async with asyncio.timeout(10):
+        await told.wait()
+    assert failures == ["StopIteration()"]
 
 
 async def test_what_waits_has_the_next_share_before_what_comes() -> None:

@@ -17,10 +17,11 @@ import pytest
 from gateway.core.endpoints import UNKNOWN
 from gateway.core.errors import FieldInvalid, InternalError, ModelUnknown, UpstreamUnreachable
 from gateway.core.exchange import Exchange
+from gateway.core.limit_status import LimitHeaders, refusal_error
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.refusals import Fault
 from gateway.telemetry.log import SHOWN_CHARACTERS, Log, configure
-from tests.unit.fakes import ScriptedAnswer
+from tests.unit.fakes import ScriptedAnswer, headers_of
 from tests.unit.telemetry.exchanges import CALLER, MONTHLY, SeenTally, answered, refuse, unheard
 
 SECRETS = ("a prompt", "gw_client-secret", "upstream-secret")
@@ -169,6 +170,31 @@ def test_a_refusal_names_its_limit_and_how_it_stood() -> None:
     figures = {"amount": 20, "used": 20, "held": 0, "requested": 10, "retry_after_ms": 5_000}
     assert told["limit"] == {"name": "team minute", "scope": "team", "meter": "tokens", "per": "minute", **figures}
     assert "attempts" not in told
+
+
+def test_a_refusal_that_is_repeated_tells_what_is_its_own() -> None:
+    shadow = Limit("trial", Scope.TEAM, "search", Meter.REQUESTS, Per.DAY, 5, 5, "search")
+    x = answered()
+    refuse(x, MONTHLY, 1_000)
+    assert x.refusal is not None
+    first = msgspec.structs.replace(x.refusal, would_refuse=(shadow,))
+    headers = LimitHeaders(first.limit_statuses.limits)
+    told = []
+    for left_ms, session in [(5_000, "one"), (4_900, "two"), (4_900, "")]:
+        x.refusal = msgspec.structs.replace(first, retry_after_ms=left_ms, repeats=first)
+        x.error, x.store_seconds = refusal_error(x.refusal, headers), 0.0
+        sent = {"x-session-id": session} if session else {}
+        x.request = msgspec.structs.replace(x.request, request_id=f"req-{session}", headers=headers_of(sent))
+        told.append(line_of(x))
+    assert [(each["limit"].pop("retry_after_ms"), each.get("session")) for each in told] == [
+        (5_000, "one"),
+        (4_900, "two"),
+        (4_900, None),
+    ]
+    assert [each["request_id"] for each in told] == ["req-one", "req-two", "req-"]
+    last = {"code": "insufficient_quota", "blame": "policy", "shadow_refused": ["trial"], "store_s": 0.0}
+    assert [last.items() <= each.items() for each in told] == [True] * 3
+    assert told[0]["limit"] == told[2]["limit"]
 
 
 def test_an_upstreams_failure_tells_every_attempt() -> None:

@@ -289,6 +289,19 @@ def test_a_refusal_keeps_the_used_part_current(metrics: Metrics) -> None:
     assert quota_used(metrics) == 1
 
 
+def test_a_refusal_that_is_repeated_is_counted_and_says_nothing_new_of_a_quota(metrics: Metrics) -> None:
+    x = answered()
+    refuse(x, MONTHLY, 1_000)
+    metrics.exchange(x)
+    metrics.exchange(answered())
+    assert x.refusal is not None
+    x.refusal = msgspec.structs.replace(x.refusal, repeats=x.refusal)
+    metrics.exchange(x)
+    assert quota_used(metrics) == 0.25
+    labels = {"team": "search", "limit": "month", "meter": "tokens", "per": "month", "scope": "team"}
+    assert value(metrics, "gateway_refused_total", **labels) == 2
+
+
 def test_quotas_of_keys_and_users_make_no_series(metrics: Metrics) -> None:
     before = series(metrics)
     of_key = Limit("key", Scope.KEY, "0123456789ab", Meter.TOKENS, Per.MONTH, 100, 100, "search")

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.header_rules import HeaderLines
 from gateway.core.http_syntax import RESERVED_HEADERS
 from gateway.core.snapshot import Upstream
 from gateway.upstream.connect import UpstreamOrigin
@@ -15,7 +16,7 @@ def origin(base_url: str = "https://api.example/v1", *headers: tuple[str, str]) 
 
 
 def outgoing(*headers: tuple[str, str], path: str = "/chat/completions", body: bytes = b"{}") -> UpstreamRequest:
-    return UpstreamRequest(path=path, headers=headers, body=body)
+    return UpstreamRequest(path=path, headers=HeaderLines.of(headers), body=body)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_no_header_and_no_path_can_add_a_line(name: str, value: str, path: str) 
 
 
 def test_a_get_without_a_body_has_no_length() -> None:
-    head = origin().head(UpstreamRequest(path="/models", headers=(), body=b"", method="GET"))
+    head = origin().head(UpstreamRequest(path="/models", headers=HeaderLines(), body=b"", method="GET"))
     assert b"content-length" not in head
 
 
