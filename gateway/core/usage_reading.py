@@ -24,7 +24,7 @@ from gateway.core.stored_objects import is_object_id
 from gateway.core.tolerant_json import JsonScanner, Wanted, scan, wanted_members
 from gateway.core.usage import Usage
 from gateway.core.usage_fields import TOTALS, UNCACHED, Vocabulary
-from gateway.core.usage_report import Members, Reading, milliseconds, read_report, tier_name, value_at
+from gateway.core.usage_report import COUNT_MAX, Members, Reading, milliseconds, read_report, tier_name, value_at
 from gateway.core.usage_tables import CountedItems, UsagePlace, UsageTable
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -204,6 +204,10 @@ class UsageReader:
             number = _number_of(value_at(members, items.path), items)
             if number and not items.event:
                 counted[items.count] = number
+        for units in self._table.reported_units:
+            told = value_at(members, units.path)
+            if type(told) is int and 0 <= told <= COUNT_MAX:
+                counted[units.count] = told
         self._counted = counted
         if self._table.duration_path:
             length = milliseconds(value_at(members, self._table.duration_path)) or 0
@@ -218,6 +222,7 @@ class UsageReader:
 def wanted_of(table: UsageTable, also: Iterable[Path] = ()) -> Wanted:
     """The members that a `JsonScanner` must give to read usage by this table, and others beside."""
     paths: list[Path] = [("type",), *table.tier_paths, *table.id_paths, *also]
+    paths += [units.path for units in table.reported_units]
     for place in table.places:
         paths += [place.path] if place.path else [field.path for field in place.words.fields]
         if place.of_choice:
