@@ -17,7 +17,7 @@ from gateway.core.request import ParsedRequest
 from gateway.core.request_fields import TOKENS_MAX
 from gateway.core.reservation import CHARGE_MAX, AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
 from gateway.core.snapshot import Model
-from gateway.stages.admit import MOST_WITHOUT_CAP, admission_request, admitted, ask
+from gateway.stages.admit import MOST_WITHOUT_CAP, admission_request, admitted, ask, refused_at_once
 from tests.unit.fakes import CALLER, MODEL, NOW_MS, Ledgers, amount_of, body_of, exchange_of, limit, target
 
 INPUT = 100
@@ -35,9 +35,9 @@ async def reserved(
     exchange: Exchange, parsed: ParsedRequest, store: Ledgers, estimates: Estimates | None = None
 ) -> Reservation:
     """What the request is given by the store, as the pipeline asks it."""
-    assert ask(exchange, parsed, estimates or Estimates(), store, parsed.user) is None
-    assert exchange.asked is not None
-    return admitted(exchange, parsed, await store.admit(exchange.asked))
+    asked = ask(exchange, parsed, estimates or Estimates(), parsed.user)
+    assert refused_at_once(exchange, parsed, asked, store) is None
+    return admitted(exchange, parsed, await store.admit(asked))
 
 
 def amount(of: Limit, **members: Any) -> int:
@@ -294,7 +294,9 @@ async def test_what_the_store_repeats_is_refused_before_it_is_asked() -> None:
     exchange, parsed = exchange_of()
     store = Ledgers()
     store.repeated = Refusal(LimitStatus(limit(), 1, 0, 0, NOW_MS + 1), 1, RefusalReason.SPENT, 500, NOW_MS)
-    assert type(ask(exchange, parsed, Estimates(), store, parsed.user)) is RateExceeded
+    asked = ask(exchange, parsed, Estimates(), parsed.user)
+    assert type(refused_at_once(exchange, parsed, asked, store)) is RateExceeded
+    assert exchange.asked is asked
     assert exchange.refusal is store.repeated
     assert (store.asked, exchange.store_seconds) == ([], 0)
 
