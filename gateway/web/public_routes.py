@@ -109,11 +109,10 @@ class PublicRoutes:
 
     def handle(self, request: ClientRequest) -> Work | None:
         services = self._pipeline.services
-        headers, method, url = request.headers, request.method, request.url
+        headers, method, path = request.headers, request.method, request.path
         request_id = headers.get("x-request-id", "")
         if not request_id or not _REQUEST_ID.fullmatch(request_id):
             request_id = services.new_id()
-        path = url.raw_path
         route = _remembered_route(method, path) if len(path) <= _REMEMBERED_PATH else _find_route(method, path)
         client_ip = request.connection.remote
         if self.addresses.trusts_any:
@@ -137,7 +136,7 @@ class PublicRoutes:
             at=services.clock.monotonic(),
             method=method,
             path=path,
-            query=url.raw_query_string,
+            query=request.query_string,
             path_model=route.path_model,
             parameters=route.parameters,
             client_ip=client_ip,
@@ -165,7 +164,7 @@ class PublicRoutes:
             services=self._pipeline.services,
             headers=exchange.request.headers,
             parameters=route.parameters,
-            query=request.url.query,
+            query=request.query,
             client_apis=_SERVED_APIS,
             sessions=self._sessions,
         )
@@ -227,7 +226,7 @@ def _page(request: ClientRequest, route: _Destination) -> Page:
     """The page that answers. Raises UrlUnknown, MethodNotAllowed."""
     if isinstance(route.answers, Page):
         return route.answers
-    method, path = request.method, request.url.raw_path
+    method, path = request.method, request.path
     methods = ", ".join(route.resource) or ("GET, HEAD" if path == HEALTH_PATH else "")
     if not methods or _is_other_action(method, route):
         raise unknown_url(UnservedRequest(method, path, request.headers, partial(_is_served, method)))
