@@ -57,7 +57,8 @@ class RefusedRequests:
         self._by_body: dict[bytes, RefusedRequest] = {}
 
     def find(self, exchange: Exchange, body: bytes, snapshot: ConfigSnapshot, user: str) -> RefusedRequest | None:
-        """What is kept of a request like this one. To be forgotten where this one is not refused."""
+        """What is kept of a request like this one, which asks the same of its limits by the same estimates. To be
+        forgotten where this one is not refused."""
         known = self._by_body.get(body)
         if (
             known is None
@@ -66,6 +67,7 @@ class RefusedRequests:
             or known.user != user
             or known.query != exchange.request.query
             or known.parsed.endpoint is not exchange.request.endpoint
+            or known.estimator.revision != known.revision
         ):
             return None
         return known

@@ -101,11 +101,11 @@ class UsageReader:
                 found = self.read_members(each, event) or found
         return found
 
-    def scanner(self, event: str = "") -> JsonScanner:
-        """Reads a text that is too long to be held: feed it piece by piece, and close it at its end."""
+    def scanner(self) -> JsonScanner:
+        """Reads an answer that is too long to be held: feed it piece by piece, and close it at its end."""
 
         def read(members: Members) -> None:
-            self.read_members(members, event)
+            self.read_members(members)
 
         return JsonScanner(wanted_of(self._table), read)
 
