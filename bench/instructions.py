@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from bench.admission import redis_server
 from bench.load import Seen, Target, connect, run
 
 BUDGET = Path(__file__).with_name("instructions.json")
+"""The most that each load may cost, in loops of the calibration."""
 MOST_TOKENS = 200
 START_TIMEOUT_S = 180.0
 """Under callgrind a start takes fifty times as long."""
@@ -78,10 +79,12 @@ class Load:
 
 
 PLAIN = Load("plain answer", 400, 160)
-ANSWERS = (PLAIN, Load("streamed event", 40, 16, stream=True))
+STREAMED = Load("streamed event", 40, 16, stream=True)
 UNKNOWN = Load("unknown key", 400, 160, key=servers.UNKNOWN_KEY, status=401)
 REFUSED = Load("refusal by a limit", 400, 160, key=servers.SPENT_KEY, status=429)
 """All but the first repeat it, without Redis."""
+LOADS = (PLAIN, STREAMED, REFUSED, UNKNOWN)
+LONE_EVENT = "lone event"
 
 LONE_DELAY_MS = 10
 """Between two events of a stream that come alone: much longer than one takes under callgrind."""
@@ -91,14 +94,6 @@ LONE_EVENTS = (
     Load("long streams", 8, 4, stream=True, connections=4, delay_ms=LONE_DELAY_MS, chunks=MOST_TOKENS),
 )
 """What the long ones cost more than the short ones is that of events that come alone."""
-
-
-class Budget(msgspec.Struct, frozen=True):
-    """The most that each load may cost, in loops of the calibration."""
-
-    plain_answer: float
-    streamed_event: float
-    lone_event: float
 
 
 @contextmanager
@@ -211,8 +206,8 @@ def _total(output: Path) -> int:
     return int(found[-1])
 
 
-def counted(loads: Sequence[Load]) -> dict[str, float]:
-    """The instructions of each load, and of a loop of the calibration; beside the `ANSWERS`, of a lone event."""
+def counted() -> dict[str, float]:
+    """The instructions of each load, of a lone event, and of a loop of the calibration."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         cores = sorted(os.sched_getaffinity(0))
@@ -222,32 +217,28 @@ def counted(loads: Sequence[Load]) -> dict[str, float]:
         key = f"gw_{secrets.token_urlsafe(32)}"
         target, pid = stack.enter_context(counted_gateway(folder, upstream.port, url, key))
         spend(target)
-        figures = {load.name: instructions_of(load, target, pid, folder) for load in loads}
-        if loads is ANSWERS:
-            figures["lone event"] = instructions_of_a_lone_event(target, pid, folder)
+        figures = {load.name: instructions_of(load, target, pid, folder) for load in LOADS}
+        figures[LONE_EVENT] = instructions_of_a_lone_event(target, pid, folder)
         return figures | {"loop": instructions_of_a_loop(folder)}
 
 
 @click.command(epilog="Example: python -m bench.instructions --check")
 @click.option("--check", is_flag=True, help="Fail where a figure is above its budget in bench/instructions.json.")
-@click.option("--refused", is_flag=True, help="Of requests that a limit refuses or whose key is unknown.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
-def main(check: bool, refused: bool, as_json: bool) -> None:
-    """Count the gateway's instructions for a plain answer and for an event of a stream: one of a few that come at once,
-    with its share of the request, and one that comes alone, without."""
-    figures = counted((REFUSED, UNKNOWN) if refused else ANSWERS)
+def main(check: bool, as_json: bool) -> None:
+    """Count the gateway's instructions for a plain answer, for a request that a limit refuses or whose key is unknown,
+    and for an event of a stream: one of a few that come at once, with its share of the request, and one that comes
+    alone, without."""
+    figures = counted()
     if as_json:
         click.echo(json.dumps(figures))
         return
-    budget = msgspec.json.decode(BUDGET.read_bytes(), type=Budget)
-    budgets = {"plain answer": budget.plain_answer, "streamed event": budget.streamed_event}
-    budgets["lone event"] = budget.lone_event
+    budgets = msgspec.json.decode(BUDGET.read_bytes(), type=dict[str, float])
     over, loop = [], figures.pop("loop")
     for name, instructions in figures.items():
-        loops, most = instructions / loop, budgets.get(name)
-        allowed = "" if most is None else f" (budget: {most})"
-        click.echo(f"{name}: {instructions:,.0f} instructions, {loops:.1f} loops of the calibration{allowed}")
-        over += [name] if most is not None and loops > most else []
+        loops, most = instructions / loop, budgets[name]
+        click.echo(f"{name}: {instructions:,.0f} instructions, {loops:.1f} loops of the calibration (budget: {most})")
+        over += [name] if loops > most else []
     if check and over:
         raise click.ClickException(f"over budget: {', '.join(over)}. Look with `make bench BENCH_ARGS=--profile`.")
 
