@@ -33,6 +33,7 @@ from gateway.core.key_ids import key_id_of
 from gateway.core.query_rules import key_in_query
 from gateway.core.refused_requests import RefusedRequests
 from gateway.core.request import IncomingRequest, ParsedRequest
+from gateway.core.reservation import AdmissionRequest
 from gateway.core.response import ResponseWriter, Work
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.tokens import TokenVerifier, is_token
@@ -40,7 +41,7 @@ from gateway.core.traces import RequestTrace
 from gateway.identity.contract import CallerDirectory
 from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
-from gateway.stages.admit import admitted, ask, refuse_again
+from gateway.stages.admit import admitted, ask, refused_again, refused_at_once
 from gateway.stages.authenticate import (
     authenticate,
     credentials_in,
@@ -125,7 +126,10 @@ class Pipeline:
         """Give `writer` an answer, whatever happens: at once where the request is refused before anything has to be
         waited for, else by the work that is left. The body is released then. The work raises nothing but the
         cancellation by a client that left."""
-        exchange = self._traced(Exchange(self.services.new_id(), request))
+        services = self.services
+        exchange = Exchange(services.new_id(), request)
+        if services.begin_trace is not None:
+            exchange.trace = services.begin_trace(request)
         try:
             known = self.authenticate(exchange)
             refusal = self._ask_at_once(known, exchange) if isinstance(known, Caller) else None
@@ -140,12 +144,10 @@ class Pipeline:
 
     def answer_here(self, request: IncomingRequest, writer: ResponseWriter, page: Page) -> Work:
         """Let the listener answer by itself, with the same errors, drain and record as a forwarded request."""
-        return partial(self._run, self._traced(Exchange(self.services.new_id(), request, status=200)), writer, page)
-
-    def _traced(self, exchange: Exchange) -> Exchange:
+        exchange = Exchange(self.services.new_id(), request, status=200)
         if self.services.begin_trace is not None:
-            exchange.trace = self.services.begin_trace(exchange.request)
-        return exchange
+            exchange.trace = self.services.begin_trace(request)
+        return partial(self._run, exchange, writer, page)
 
     async def _run(self, exchange: Exchange, writer: ResponseWriter, work: Page) -> None:
         task = asyncio.current_task(self._loop)
@@ -224,18 +226,18 @@ class Pipeline:
         user = exchange.token_user or user_in_header(caller.end_user, request.headers)
         before = refused.find(exchange, body, snapshot, user) if refused.has_any else None
         if before is not None:
-            exchange.parsed = parsed = before.parsed
-            refusal = refuse_again(exchange, before, services.store)
-            if refusal is not None:
-                return refusal
-            refused.forget(body)
-        else:
-            exchange.parsed = parsed = parse_request(
-                body, request.endpoint, caller, snapshot, query=request.query, user=user
-            )
-            if parsed.continues:
-                return None
-        refusal = self._ask(exchange, parsed)
+            exchange.parsed = before.parsed
+            refusal = refused_again(exchange, before, services.store)
+            if refusal is None:
+                refused.forget(body)
+                self._ask(exchange, before.parsed)
+            return refusal
+        exchange.parsed = parsed = parse_request(
+            body, request.endpoint, caller, snapshot, query=request.query, user=user
+        )
+        if parsed.continues:
+            return None
+        refusal = refused_at_once(exchange, parsed, self._ask(exchange, parsed), services.store)
         if refusal is not None:
             refused.keep(exchange, body, snapshot, user, refusal)
         return refusal
@@ -250,7 +252,8 @@ class Pipeline:
             exchange.parsed = await self._read(exchange, caller, snapshot)
         if exchange.parsed.continues:
             exchange.held_by = await find_holder(exchange.parsed, self._objects)
-        refusal = self._ask(exchange, exchange.parsed)
+        asked = self._ask(exchange, exchange.parsed)
+        refusal = refused_at_once(exchange, exchange.parsed, asked, self.services.store)
         if refusal is not None:
             raise refusal
 
@@ -297,9 +300,9 @@ class Pipeline:
         binding, exchange.held_by = await find_subject(request, caller, snapshot, self._objects)
         return parse_object_request(body, request.endpoint, binding, query=request.query, user=user)
 
-    def _ask(self, exchange: Exchange, parsed: ParsedRequest) -> LimitRefusal | None:
+    def _ask(self, exchange: Exchange, parsed: ParsedRequest) -> AdmissionRequest:
         counted = self._counted_user(exchange, parsed) if parsed.binding.user_limits else parsed.user
-        return ask(exchange, parsed, self.services.estimates, self.services.store, counted)
+        return ask(exchange, parsed, self.services.estimates, counted)
 
     def _counted_user(self, exchange: Exchange, parsed: ParsedRequest) -> str:
         """The end user whose counters are charged, where there are limits of end users."""

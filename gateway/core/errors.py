@@ -6,8 +6,9 @@ pipeline logs it; no other module interprets it. docs/errors.md has the table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class GatewayError(Exception):
     """More headers of the answer: what its status asks for, or the state of the caller's limits."""
     ends_connection: ClassVar[bool] = False
     """Whether no further request of the client is served on its connection."""
+    fields: str = ""
+    """The header lines of its answer, where web/errors.py has written them for others who get the same error."""
+    bodies: Mapping[Dialect, bytes] = MappingProxyType({})
+    """So the bodies, for each API."""
 
     def __init_subclass__(cls) -> None:
         cls.failure = Failure(cls.blame, cls.code)
@@ -236,10 +241,7 @@ class LimitRefusal(GatewayError):
     """What it says, however often it is repeated."""
     left: str = ""
     """The time that is left, as its message has it."""
-    fields: str = ""
-    """The header lines of its answer, once web/errors.py has written them."""
     bodies: dict[Dialect, bytes]
-    """So the bodies, for each API."""
     logged: bytes = b""
     """What the log says of it, once telemetry/log.py has written that."""
 

@@ -105,12 +105,15 @@ class Estimator:
         self._lessons = self._wide_lessons = 0
         """Requests whose input it has learned from by itself."""
 
+        self.revision = 0
+        """Another one whenever what it estimates may have changed."""
         self._outputs: deque[int] = deque(maxlen=_RECENT)
         self._since_recount = 0
         self.begin_with(begins_with)
 
     def begin_with(self, learned: LearnedEstimate) -> None:
         """Estimate by what others have learned, until it has learned more."""
+        self.revision += 1
         self._ratio, self._wide_ratio = learned.characters_per_token, learned.wide_characters_per_token
         self._output = int(learned.output)
         self._tokens_per_second = learned.tokens_per_second
@@ -140,6 +143,7 @@ class Estimator:
     def learn(self, size: InputSize, input_tokens: int, output_tokens: int, seconds: float = 0.0) -> None:
         """Take in what one request needed, as its upstream reported it, and how long the answer took. Attachments
         say nothing of the text beside them."""
+        self.revision += 1
         text = size.text
         if text and input_tokens and not size.attached:
             seen = text / input_tokens

@@ -37,6 +37,15 @@ class LimitHeader(NamedTuple):
     reset_name: str
     in_dollars: bool
 
+    @property
+    def fields(self) -> _HeaderFields:
+        return self.place, self.capacity, self.shown, self.remaining_name, self.reset_name, self.in_dollars
+
+
+_HeaderFields = tuple[int, int, tuple[str, str], str, str, bool]
+"""The fields of a `LimitHeader`. Each answer takes some apart: of a tuple with names each would be asked for by
+itself."""
+
 
 class LimitHeaders:
     """What reports the limits of a request in the head of its answer: `x-ratelimit-*` for the tightest rates and
@@ -58,23 +67,26 @@ class LimitHeaders:
         """The headers. `statuses` are those of the limits, in the same order; the last ones may be missing."""
         used, held, resets_ms = statuses.used, statuses.held, statuses.resets_ms
         known = self._known.get(len(used)) or self._known_of(len(used))
-        headers = [_tightest(each, used, held) for each in known.alternatives] if known.are_shared else known.headers
+        headers: Sequence[_HeaderFields] | None = known.fields
+        if headers is None:
+            headers = _all_tightest(known.alternatives, used, held)
         written: list[tuple[str, str]] = []
         for place, capacity, shown, remaining_name, reset_name, in_dollars in headers:
             left = capacity - used[place] - held[place]
             if left < 0:
                 left = 0
-            written.append(shown)
-            written.append((remaining_name, _dollars(left) if in_dollars else f"{left}"))
+            remaining = remaining_name, _dollars(left) if in_dollars else f"{left}"
             if reset_ms := resets_ms[place]:
-                written.append((reset_name, duration_text(reset_ms - now_ms)))
+                written += shown, remaining, (reset_name, duration_text(reset_ms - now_ms))
+            else:
+                written += shown, remaining
         return written
 
     def resets(self, statuses: LimitStatuses) -> dict[str, int]:
         """The headers that say when a limit is whole again, with that time: of `written`, what time alone changes."""
         used, held, resets_ms = statuses.used, statuses.held, statuses.resets_ms
         known = self._known.get(len(used)) or self._known_of(len(used))
-        headers = [_tightest(each, used, held) for each in known.alternatives]
+        headers = _all_tightest(known.alternatives, used, held)
         return {each.reset_name: resets_ms[each.place] for each in headers if resets_ms[each.place]}
 
     def _known_of(self, limits: int) -> KnownHeaders:
@@ -84,15 +96,21 @@ class LimitHeaders:
 
 
 class KnownHeaders:
-    """The headers of as many limits: `alternatives` are those of limits that share them, `headers` the first of each,
-    `are_shared` says whether any has others."""
+    """The headers of as many limits: `alternatives` are those of limits that share them, `fields` those of all where no
+    limits share one."""
 
-    __slots__ = ("alternatives", "are_shared", "headers")
+    __slots__ = ("alternatives", "fields")
 
     def __init__(self, alternatives: Sequence[Sequence[LimitHeader]]) -> None:
         self.alternatives = alternatives
-        self.headers = [each[0] for each in alternatives]
-        self.are_shared = any(len(each) > 1 for each in alternatives)
+        is_shared = any(len(each) > 1 for each in alternatives)
+        self.fields = None if is_shared else [each[0].fields for each in alternatives]
+
+
+def _all_tightest(
+    alternatives: Sequence[Sequence[LimitHeader]], used: Sequence[int], held: Sequence[int]
+) -> list[LimitHeader]:
+    return [_tightest(each, used, held) for each in alternatives]
 
 
 def _tightest(headers: Sequence[LimitHeader], used: Sequence[int], held: Sequence[int]) -> LimitHeader:

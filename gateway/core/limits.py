@@ -6,7 +6,10 @@ The arithmetic of buckets and quotas is in `core/buckets.py`, of calendar window
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from operator import itemgetter
+from typing import Any
 
 import msgspec
 
@@ -123,3 +126,20 @@ class Limit(msgspec.Struct, frozen=True, gc=False):
         if not by:
             return self
         return msgspec.structs.replace(self, amount=self.amount + by, burst=self.burst + by, granted=by)
+
+
+_USED = {Meter.TOKENS: 1, Meter.INPUT_TOKENS: 2, Meter.OUTPUT_TOKENS: 3, Meter.USD: 4}
+"""Of requests and of concurrent ones nothing is left to be charged when a request has ended."""
+
+ChargedByUse = Callable[[tuple[int, ...]], Sequence[int]]
+"""Gives what each of several limits is charged for what was used: nothing (0), tokens, those of input, those of output,
+micro-dollars, in this order."""
+
+
+def charged_by_use(limits: Sequence[Limit]) -> ChargedByUse:
+    places = [_USED.get(limit.meter, 0) for limit in limits]
+    if len(places) > 1:
+        # Of one alone it would give no sequence.
+        several: Callable[[Any], Sequence[int]] = itemgetter(*places)
+        return several
+    return lambda used: tuple([used[place] for place in places])

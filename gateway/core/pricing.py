@@ -139,13 +139,15 @@ class Price(msgspec.Struct, frozen=True):
         if usage.parts or (self.regions and usage.region):
             return _rounded(sum([line.amount for line in self.lines(usage, others)]))
         price = self.list_for(usage) if self.tiers or self.above else self
-        quantities = _quantities(usage)
-        if quantities[_USUAL_KINDS:] == _NOTHING_ELSE:
-            text, text_out, cached = quantities[:_USUAL_KINDS]
-            pico = text * price.input + text_out * price.output + cached * price.cached_input + price.request
-            return _rounded(pico * FEMTO_PER_PICO)
+        if _is_usual(usage):
+            text, cached = usage.input, usage.cached_input
+            if cached:
+                cached = min(cached, text)
+            # `_rounded`, where the parts of a pico-dollar are none.
+            pico = (text - cached) * price.input + usage.output * price.output + cached * price.cached_input
+            return (pico + price.request + PICO_PER_MICRO // 2) // PICO_PER_MICRO
         # The rates are the first fields of a price, in the order of the quantities. The last is by the second.
-        rates = msgspec.structs.astuple(price)
+        rates, quantities = msgspec.structs.astuple(price), _quantities(usage)
         return _rounded(sum(map(mul, quantities[:-1], rates)) * FEMTO_PER_PICO + quantities[-1] * price.second)
 
     def lines(self, usage: Usage, others: Mapping[str, Price] = NO_PRICES) -> tuple[PriceLine, ...]:
@@ -236,9 +238,6 @@ _UNITS = {"request": "request", "image": "image", "search": "search", "character
 UNIT_NAMES = tuple(name for name in PRICE_NAMES if name in _UNITS)
 _TOKEN_NAMES = tuple(name for name in PRICE_NAMES if name not in _UNITS)
 _TOKEN_KINDS = len(_TOKEN_NAMES)
-_USUAL_KINDS = 3
-"""Text in and out, and cached input: of most requests there is no other quantity, but that they are one."""
-_NOTHING_ELSE = tuple([int(name == "request") for name in PRICE_NAMES[_USUAL_KINDS:]])
 _BY_MILLION = frozenset({*_TOKEN_NAMES, "character"})
 
 
@@ -246,6 +245,22 @@ def pico_per_written(name: str) -> int:
     """What the price of this name is multiplied by, in USD as the configuration writes it, to be in pico-dollars: that
     of tokens and of characters is for a million of them."""
     return PICO_PER_USD // 1_000_000 if name in _BY_MILLION else PICO_PER_USD
+
+
+def _is_usual(usage: Usage) -> bool:
+    """Whether it has no other quantity than text in and out and cached input, as that of most requests."""
+    return not (
+        usage.cache_write
+        or usage.cache_write_1h
+        or usage.audio_input
+        or usage.image_input
+        or usage.audio_output
+        or usage.image_output
+        or usage.images
+        or usage.searches
+        or usage.characters
+        or usage.audio_ms
+    )
 
 
 def _quantities(usage: Usage) -> tuple[int, ...]:

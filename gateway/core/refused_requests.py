@@ -32,8 +32,8 @@ _BODY_BYTES_MAX = 16 * 1024
 @dataclass(slots=True)
 class RefusedRequest:
     """A request of this caller, which was read with this snapshot. `user` is the end user, as far as more than the body
-    names one. It asked `asked` of its limits, with this estimate of its input and of its output, in tokens. `error` is
-    what the last one like it was answered."""
+    names one. It asked `asked` of its limits, with this estimate of its input in tokens, by this revision of the
+    estimator. `error` is what the last one like it was answered."""
 
     parsed: ParsedRequest
     caller: Caller
@@ -42,16 +42,9 @@ class RefusedRequest:
     user: str
     asked: AdmissionRequest
     estimator: Estimator
+    revision: int
     entered: int
-    expected: int
     error: LimitRefusal
-
-    def asks_the_same(self) -> bool:
-        """Whether a request like it asks the same of its limits now, under another id: the estimates are the same."""
-        estimator = self.estimator
-        if estimator.output_tokens() != self.expected:
-            return False
-        return estimator.input_tokens(self.parsed.input_size) == self.entered
 
 
 class RefusedRequests:
@@ -64,7 +57,8 @@ class RefusedRequests:
         self._by_body: dict[bytes, RefusedRequest] = {}
 
     def find(self, exchange: Exchange, body: bytes, snapshot: ConfigSnapshot, user: str) -> RefusedRequest | None:
-        """What is kept of a request like this one. To be forgotten where this one is not refused."""
+        """What is kept of a request like this one, which asks the same of its limits by the same estimates. To be
+        forgotten where this one is not refused."""
         known = self._by_body.get(body)
         if (
             known is None
@@ -73,6 +67,7 @@ class RefusedRequests:
             or known.user != user
             or known.query != exchange.request.query
             or known.parsed.endpoint is not exchange.request.endpoint
+            or known.estimator.revision != known.revision
         ):
             return None
         return known
@@ -109,7 +104,7 @@ def _refused(exchange: Exchange, snapshot: ConfigSnapshot, user: str, error: Lim
         user,
         asked,
         estimator,
+        estimator.revision,
         exchange.estimated_input,
-        estimator.output_tokens(),
         error,
     )

@@ -16,7 +16,6 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from math import inf
 from types import MappingProxyType
-from typing import NamedTuple
 
 import msgspec
 
@@ -24,7 +23,7 @@ from gateway.core.end_users import EndUserRule
 from gateway.core.endpoints import ENDPOINT_NAMES, Dialect
 from gateway.core.issuers import TokenIssuer
 from gateway.core.limit_status import LimitHeaders
-from gateway.core.limits import Limit, Meter
+from gateway.core.limits import ChargedByUse, Limit, Meter, charged_by_use
 from gateway.core.networks import Network
 from gateway.core.notifications import NotificationChannel
 from gateway.core.pricing import NO_PRICES, CeilingRates, Price, ceiling, rates_at
@@ -270,13 +269,9 @@ _CHARGE_RULES = {
 }
 
 
-class InputRule(NamedTuple):
-    """What the limit at this place is charged for the input, and the `most` that it can ever hold."""
-
-    place: int
-    each: int
-    per_input: int
-    most: float
+InputRule = tuple[int, int, int, float]
+"""A limit's place, what it is charged for a request and for a million tokens of input, and the most that it can ever
+hold. Each request takes some apart: of a tuple with names each field would be asked for by itself."""
 
 
 class ChargeRules(msgspec.Struct, frozen=True):
@@ -300,7 +295,7 @@ def _charge_rules(limits: Sequence[Limit], dollars: ChargeRule) -> ChargeRules:
         most=tuple(most),
         by_input=tuple(
             [
-                InputRule(place, rule.each, rule.per_input, bound)
+                (place, rule.each, rule.per_input, bound)
                 for place, (rule, bound) in enumerate(zip(rules, most, strict=True))
                 if rule.per_input
             ]
@@ -320,6 +315,8 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
     model: Model
     limits: tuple[Limit, ...]
     user_limits: tuple[Limit, ...]
+    charged: ChargedByUse
+    """Of `limits` alone."""
     headers: LimitHeaders
     prices: Mapping[str, Mapping[str, Price]]
     """Of the configuration: the prices of each upstream's models, by the upstream's names of them."""
@@ -392,6 +389,7 @@ def bind(
         model=model,
         limits=limits,
         user_limits=user_limits,
+        charged=charged_by_use(limits),
         headers=LimitHeaders(every),
         prices=prices,
         _counts_dollars=any(limit.meter is Meter.USD for limit in every),

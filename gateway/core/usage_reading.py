@@ -25,6 +25,7 @@ from gateway.core.tolerant_json import JsonScanner, Wanted, scan, wanted_members
 from gateway.core.usage import Usage
 from gateway.core.usage_fields import TOTALS, UNCACHED, Vocabulary
 from gateway.core.usage_report import (
+    COUNT_MAX,
     NAMING_MEMBERS,
     Members,
     Reading,
@@ -110,11 +111,11 @@ class UsageReader:
                 found = self.read_members(each, event) or found
         return found
 
-    def scanner(self, event: str = "") -> JsonScanner:
-        """Reads a text that is too long to be held: feed it piece by piece, and close it at its end."""
+    def scanner(self) -> JsonScanner:
+        """Reads an answer that is too long to be held: feed it piece by piece, and close it at its end."""
 
         def read(members: Members) -> None:
-            self.read_members(members, event)
+            self.read_members(members)
 
         return JsonScanner(wanted_of(self._table), read)
 
@@ -213,6 +214,10 @@ class UsageReader:
             number = _number_of(value_at(members, items.path), items)
             if number and not items.event:
                 counted[items.count] = number
+        for units in self._table.reported_units:
+            told = value_at(members, units.path)
+            if type(told) is int and 0 <= told <= COUNT_MAX:
+                counted[units.count] = told
         self._counted = counted
         if self._table.duration_path:
             length = milliseconds(value_at(members, self._table.duration_path)) or 0
@@ -227,6 +232,7 @@ class UsageReader:
 def wanted_of(table: UsageTable, also: Iterable[Path] = ()) -> Wanted:
     """The members that a `JsonScanner` must give to read usage by this table, and others beside."""
     paths: list[Path] = [("type",), *table.tier_paths, *table.id_paths, *also]
+    paths += [units.path for units in table.reported_units]
     for place in table.places:
         paths += [place.path] if place.path else [*(field.path for field in place.words.fields), *_NAMING_PATHS]
         if place.of_choice:

@@ -32,6 +32,7 @@ from gateway.core.usage_fields import (
 )
 
 OPENAI_RESPONSES_STREAM = "https://platform.openai.com/docs/api-reference/responses-streaming"
+OPENAI_TOOL_USAGE = "https://github.com/openai/openai-python/blob/main/src/openai/types/responses/response.py"
 OPENAI_EMBEDDINGS = "https://platform.openai.com/docs/api-reference/embeddings"
 ANTHROPIC_STREAM = "https://docs.claude.com/en/docs/build-with-claude/streaming"
 ANTHROPIC_SEARCH = "https://docs.claude.com/en/docs/agents-and-tools/tool-use/web-search-tool"
@@ -79,6 +80,15 @@ class CountedItems(msgspec.Struct, frozen=True):
     texts: bool = False
 
 
+class ReportedUnits(msgspec.Struct, frozen=True):
+    """Units whose number the answer reports outside of its usage object, where it has such an object. The number
+    replaces what `CountedItems` have counted; so does a zero."""
+
+    count: str
+    path: Path
+    source: str
+
+
 class UsageTable(msgspec.Struct, frozen=True):
     """One API. The first of its places that has a believable count is read."""
 
@@ -90,6 +100,7 @@ class UsageTable(msgspec.Struct, frozen=True):
     """What output is made of where the usage object does not say: audio or image."""
     tier_paths: tuple[Path, ...] = (("service_tier",),)
     items: tuple[CountedItems, ...] = ()
+    reported_units: tuple[ReportedUnits, ...] = ()
     image_events: frozenset[str] = frozenset()
     """Events each of which carries one finished image."""
     id_paths: tuple[Path, ...] = ()
@@ -117,7 +128,8 @@ class UsageTable(msgspec.Struct, frozen=True):
             "believed": believed,
             "believed_anywhere": anywhere,
             "believed_in_answer": believed.get("", anywhere),
-            "counts_units": bool(self.image_events or self.duration_path) or any(not each.event for each in self.items),
+            "counts_units": bool(self.image_events or self.duration_path or self.reported_units)
+            or any(not each.event for each in self.items),
             "unit_events": frozenset([each.event for each in self.items if each.event]),
         }
         for name, value in made.items():
@@ -162,6 +174,11 @@ RESPONSES_USAGE = UsageTable(
             ("images", "image_generation_call", ()),
             ("searches", "web_search_call", ("search",)),
         )
+    ),
+    # What is billed: a call can be several searches, or none.
+    reported_units=tuple(
+        ReportedUnits("searches", (*path, "tool_usage", "web_search", "num_requests"), OPENAI_TOOL_USAGE)
+        for path in (("response",), ())
     ),
 )
 MESSAGES_USAGE = UsageTable(

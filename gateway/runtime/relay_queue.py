@@ -6,8 +6,11 @@ the next one.
 
 An upstream at full speed always has more. Read to its end at once, one answer would keep every other request waiting;
 two hundred of them would, even if each turn of the event loop took but one read of each. So an answer that has more
-comes here after each read, too, with what that read took to be passed on. In each turn they go on in rotation, as far
-as the last read of each says that the turn stays within TURN_S.
+comes here after each read, too, with what that read took to be passed on. They go on in rotation, as far as the last
+read of each says that the turn stays within TURN_S.
+
+What waits goes on in every other turn. In the one between, which is short, is read what the store and upstreams have
+answered meanwhile: they were asked at the end of a turn, and are silent when the loop looks just behind it.
 
 What takes longer than COSTLY_S by a single read, such as ten thousand events of a byte, waits in a line of its own:
 one goes on at a time, and after it none other of these for PAUSE times as long as it took. A team that sends only
@@ -51,7 +54,7 @@ class RelayQueue:
         self._costly_from = 0.0
         """The monotonic second from which another costly one may go on."""
         self._next: asyncio.Handle | None = None
-        """The beginning of the next turn, where a cheap one waits for it."""
+        """The beginning of a turn, where a cheap one waits for it."""
         self._pause: asyncio.TimerHandle | None = None
 
     def wait(self, go_on: Callable[[], None], cost_s: float) -> None:
@@ -59,7 +62,7 @@ class RelayQueue:
         if cost_s <= COSTLY_S:
             self._cheap.append(_Waiting(go_on, cost_s))
             if self._next is None:
-                self._next = self.loop.call_soon(self._next_turn)
+                self._plan_turn()
             return
         self._costly.append(_Waiting(go_on, cost_s))
         if self._pause is None:
@@ -67,9 +70,14 @@ class RelayQueue:
             self._costly_from = max(self._costly_from, monotonic() + PAUSE * cost_s)
             self._await_pause()
 
-    def _next_turn(self) -> None:
+    def _plan_turn(self) -> None:
+        self._next = self.loop.call_soon(self._leave_turn)
+
+    def _leave_turn(self) -> None:
+        self._next = self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
         turn, self._next = self.turn, None
-        # Its end has not set this where nothing was written of what was passed on.
         turn.left = PASSED_BYTES
         left_s, waiting = TURN_S, len(self._cheap)
         try:
@@ -80,7 +88,7 @@ class RelayQueue:
                 one.go_on()
         finally:  # What one raises must cost the others nothing.
             if self._cheap and self._next is None:
-                self._next = self.loop.call_soon(self._next_turn)
+                self._plan_turn()
 
     def _await_pause(self) -> None:
         wait_s = self._costly_from - monotonic()

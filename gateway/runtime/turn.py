@@ -43,7 +43,7 @@ class Turn:
         self._held: dict[Written, bytes] = {}
         self.left = PASSED_BYTES
         """How many bytes of streams may still be passed on in this turn. Who passes a piece on takes them off; where
-        none are left, a piece waits for the next turn (relay_queue.py). They are there again at the end of the turn."""
+        none are left, a piece waits (relay_queue.py), and has the next share. Else there is one in each turn."""
         self._end: asyncio.Handle | None = None
         """The end of the turn, where it has begun: where anything was written or is held."""
 
@@ -78,7 +78,9 @@ class Turn:
         return self._held.pop(connection, b"")
 
     def _end_turn(self) -> None:
-        self._end, self.left = None, PASSED_BYTES
+        self._end = None
+        if self.left > 0:
+            self.left = PASSED_BYTES
         if self._held:
             self._write()
 

@@ -1,7 +1,7 @@
 """Admit: what the store is asked, in one atomic step, and what follows of its verdict: whether every limit lets the
 request pass.
 
-What the store has just refused is refused again without a call: `ask` needs no await.
+What the store has just refused is refused again without a call: `refused_at_once` needs no await.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.core.limit_status import refusal_error
 from gateway.core.limits import Limit
 from gateway.core.refused_requests import RefusedRequest
 from gateway.core.request import ParsedRequest
-from gateway.core.reservation import OUTPUT_SHARE_FLOOR, AdmissionRequest, Refusal, Reservation
+from gateway.core.reservation import CHARGE_MAX, OUTPUT_SHARE_FLOOR, AdmissionRequest, Refusal, Reservation
 from gateway.core.snapshot import MILLION, ChargeRules
 from gateway.store.contract import Counters
 
@@ -28,16 +28,21 @@ ANSWER_AFTER_THINKING = 1_024
 """Tokens that a quota grants beyond a thinking budget, as far as so much is asked for and left."""
 
 
-def ask(
-    exchange: Exchange, parsed: ParsedRequest, estimates: Estimates, counters: Counters, user: str
-) -> LimitRefusal | None:
-    """Find what the request asks of its limits, `exchange.asked`; `user` is the end user whose counters are charged.
-    The refusal, where the store repeats one."""
+def ask(exchange: Exchange, parsed: ParsedRequest, estimates: Estimates, user: str) -> AdmissionRequest:
+    """What the request asks of its limits, which `exchange` has from now on; `user` is the end user whose counters are
+    charged."""
     binding = parsed.binding
     estimator = exchange.estimator = estimates.of(binding.caller.team, binding.model.name)
     exchange.estimated_input = estimator.input_tokens(parsed.input_size)
     limits = binding.limits_for(user) if user else binding.limits
     exchange.asked = asked = admission_request(exchange, parsed, limits, estimator.output_tokens())
+    return asked
+
+
+def refused_at_once(
+    exchange: Exchange, parsed: ParsedRequest, asked: AdmissionRequest, counters: Counters
+) -> LimitRefusal | None:
+    """The refusal, where the store repeats one of a request that asked what this one asks."""
     repeated = counters.repeated_refusal(asked)
     if repeated is None:
         return None
@@ -45,10 +50,9 @@ def ask(
     return _refused(exchange, parsed, repeated)
 
 
-def refuse_again(exchange: Exchange, before: RefusedRequest, counters: Counters) -> LimitRefusal | None:
-    """The refusal of a request that is like one that was refused `before`, where it asks the same of its limits and the
-    store repeats what it said of that; else None."""
-    repeated = counters.repeated_refusal(before.asked) if before.asks_the_same() else None
+def refused_again(exchange: Exchange, before: RefusedRequest, counters: Counters) -> LimitRefusal | None:
+    """The same of a request that is like one that was refused `before`."""
+    repeated = counters.repeated_refusal(before.asked)
     if repeated is None:
         return None
     exchange.estimated_input, exchange.store_seconds = before.entered, 0.0
@@ -94,7 +98,8 @@ def admission_request(
         # A request that names no end user is not bound by the limits of one.
         fixed, per_output = fixed[: len(limits)], per_output[: len(limits)]
     if parsed.consulted:
-        fixed = [each + more for each, more in zip(fixed, consultation_charges(parsed, entered), strict=False)]
+        beside = consultation_charges(parsed, entered)
+        fixed = [min(each + more, CHARGE_MAX) for each, more in zip(fixed, beside, strict=False)]
     likely = (expected if expected < most else most) * choices
     if parsed.asked_cap is None:
         likely = _likely_within(rules, fixed, likely)

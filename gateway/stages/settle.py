@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, tzinfo
-from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -11,7 +11,8 @@ import msgspec
 from gateway.core.errors import ClientGone, UpstreamRefused
 from gateway.core.estimate import Estimator
 from gateway.core.exchange import AnswerTally, Exchange
-from gateway.core.limits import Meter
+from gateway.core.limits import charged_by_use
+from gateway.core.remembered import remembered
 from gateway.core.request import ParsedRequest
 from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import LedgerEntry, Reservation, Settlement
@@ -20,9 +21,10 @@ from gateway.core.sound_length import sent_ms
 from gateway.core.usage import NOTHING_USED, Usage, UsageSource
 from gateway.store.contract import Counters, SettlementEnd
 
-# Slow to reach through their classes in Python 3.11.
-_REPORTED = UsageSource.REPORTED
-_TOKENS, _INPUT_TOKENS, _OUTPUT_TOKENS, _USD = Meter.TOKENS, Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS, Meter.USD
+_REPORTED = UsageSource.REPORTED  # Slow to reach through its class in Python 3.11.
+
+_NOTHING = (0, 0, 0, 0, 0)
+"""What a request has used that is not charged, as `charged_by_use` takes it."""
 
 
 class SettlementRecorder(Protocol):
@@ -53,7 +55,7 @@ def settle(
         if exchange.whole and usage.source is _REPORTED:
             output = usage.output // parsed.choices
             estimator.learn(parsed.input_size, usage.input, output, exchange.upstream_seconds)
-    counters.begin_settlement(settlement(exchange, reservation, zone, recorder.of(exchange)), then)
+    counters.begin_settlement(settlement(exchange, parsed, reservation, zone, recorder.of(exchange)), then)
 
 
 def _at_asked_tier(usage: Usage, parsed: ParsedRequest, target: Target | None) -> Usage:
@@ -149,45 +151,44 @@ def _made_meanwhile(exchange: Exchange, parsed: ParsedRequest, estimator: Estima
 
 
 def settlement(
-    exchange: Exchange, reservation: Reservation, zone: tzinfo, record: KeptRecord | None = None
+    exchange: Exchange, parsed: ParsedRequest, reservation: Reservation, zone: tzinfo, record: KeptRecord | None = None
 ) -> Settlement:
     """The truth about a reservation, as the store takes it."""
-    usage, cost, entry, created = exchange.usage, exchange.cost, None, None
-    caller, parsed, target = exchange.caller, exchange.parsed, exchange.target
-    if usage is not None and caller is not None and parsed is not None:
+    usage, cost, caller, holds, binding = (
+        exchange.usage,
+        exchange.cost,
+        exchange.caller,
+        reservation.holds,
+        parsed.binding,
+    )
+    charged = binding.charged if holds.limits is binding.limits else charged_by_use(holds.limits)
+    entry = None
+    if usage is None or caller is None:
+        actual = charged(_NOTHING)
+    else:
+        entered, output = usage.input, usage.output
+        actual = charged((0, entered + output, entered, output, cost))
+        target = exchange.target
         entry = LedgerEntry(
-            _day_of(reservation.at_ms // 1000, zone),
+            _days_in(zone)(reservation.at_ms // 1000),
             caller.team,
             caller.key_id,
-            parsed.binding.model.name,
+            binding.model.name,
             usage,
             cost,
-            target.upstream.name if target else "",
+            target.upstream.name if target is not None else "",
             parsed.user,
             caller.cost_center,
         )
-    if parsed is not None and parsed.creates is not None:
-        created = exchange.created
-    used, holds = usage or NOTHING_USED, reservation.holds
-    actual: list[int] = []
-    for limit in holds.limits:
-        meter, charged = limit.meter, 0  # Of requests and of concurrent ones nothing is left to charge.
-        if meter is _TOKENS:
-            charged = used.input + used.output
-        elif meter is _USD:
-            charged = cost
-        elif meter is _INPUT_TOKENS:
-            charged = used.input
-        elif meter is _OUTPUT_TOKENS:
-            charged = used.output
-        actual.append(charged)
+    created = exchange.created if parsed.creates is not None else None
     return Settlement(reservation.id, reservation.at_ms, holds, actual, entry, record, created)
 
 
-@lru_cache(16)
-def _day_of(second: int, zone: tzinfo) -> str:
-    """YYYY-MM-DD. Most reservations are settled within seconds, and many in each."""
-    return datetime.fromtimestamp(second, zone).date().isoformat()
+@remembered(16)
+def _days_in(zone: tzinfo) -> Callable[[int], str]:
+    """Gives the day of a second since 1970, YYYY-MM-DD. Most reservations are settled within seconds, and many in
+    each."""
+    return remembered(16)(lambda second: datetime.fromtimestamp(second, zone).date().isoformat())
 
 
 def _estimated(exchange: Exchange, parsed: ParsedRequest, output: int, counted: Usage = NOTHING_USED) -> Usage:

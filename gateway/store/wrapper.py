@@ -21,9 +21,8 @@ class StoreWrapper(Generic[Inner]):
 
     def __init__(self, store: Inner) -> None:
         self._store = store
-
-    def repeated_refusal(self, request: AdmissionRequest) -> Refusal | None:
-        return self._store.repeated_refusal(request)
+        self.repeated_refusal: Callable[[AdmissionRequest], Refusal | None] = store.repeated_refusal
+        """That of the store itself: in a flood nothing else is asked of it."""
 
     def admit(self, request: AdmissionRequest) -> Coroutine[Any, Any, Reservation | Refusal]:
         return self._store.admit(request)

@@ -105,12 +105,12 @@ class AdminRoutes:
         except ConnectionError:
             raise  # The client has left.
         except Exception as defect:  # noqa: BLE001 # Whatever it is, operators have to find it in the log.
-            self._log_error(f"admin request {request.method[:20]!r} {request.url.raw_path[:200]!r} failed", defect)
+            self._log_error(f"admin request {request.method[:20]!r} {request.path[:200]!r} failed", defect)
             response = error_response(InternalError("The gateway failed. Its log says where."))
         await _send(request, response)
 
     async def _answer(self, request: ClientRequest) -> AdminResponse:
-        path = request.url.raw_path
+        path = request.path
         if path.startswith(PREFIX):
             return await self._admin_api(request)
         if self._console.serves(path):
@@ -128,11 +128,11 @@ class AdminRoutes:
     async def _admin_api(self, request: ClientRequest) -> AdminResponse:
         """Reads the body once the token is known to be right; most requests have none."""
         plain = _without_body(request)
-        repeated = len(request.url.query) > len(plain.query)
+        repeated = len(request.query) > len(plain.query)
         if (repeated or request.has_body) and (refusal := await self._handlers.refuse_stranger(plain)):
             return refusal
         if repeated:
-            refuse_repeated(_text(name) for name, _ in request.url.query.items())
+            refuse_repeated(_text(name) for name, _ in request.query.items())
         if request.has_body:
             plain = msgspec.structs.replace(plain, body=await _body(request))
         return await self._handlers.admin_api(plain)
@@ -214,8 +214,8 @@ async def _body(request: ClientRequest) -> bytes:
 def _without_body(request: ClientRequest) -> AdminRequest:
     return AdminRequest(
         method="GET" if request.method == "HEAD" else _text(request.method),
-        path=_text(request.url.raw_path),
-        query={_text(name): _text(request.url.query[name]) for name in request.url.query},
+        path=_text(request.path),
+        query={_text(name): _text(request.query[name]) for name in request.query},
         headers={name.lower(): _text(_lines(request.headers, name)) for name in request.headers},
         client_ip=request.connection.remote,
     )

@@ -8,32 +8,50 @@ from typing import TYPE_CHECKING
 from aiohttp import HttpVersion11, StreamReader
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
+from multidict import istr
 
 from gateway.core.errors import GatewayError, RequestMalformed, TransferCodingUnsupported, VersionUnsupported
 
 if TYPE_CHECKING:
-    from multidict import CIMultiDictProxy
+    from multidict import CIMultiDictProxy, MultiMapping
     from yarl import URL
 
     from gateway.web.http_connection import HttpConnection
 
 
-class ClientRequest:
-    """`url` is relative, `content` the body as it was sent. `fault` is why it is refused at once."""
+_TRANSFER_ENCODING = istr("transfer-encoding")
+"""Its lower case is known: that of a plain text is made by each look-up."""
 
-    __slots__ = ("connection", "content", "fault", "headers", "method", "url", "version")
+
+class ClientRequest:
+    """`path` and `query_string` are as they were sent, `content` is the body as it was sent. `fault` is why it is
+    refused at once."""
+
+    __slots__ = ("_url", "connection", "content", "fault", "headers", "method", "path", "query_string", "version")
 
     def __init__(self, message: RawRequestMessage, content: StreamReader, connection: HttpConnection) -> None:
         self.connection = connection
         self.content = content
-        self.fault = fault = _fault_of(message)
         self.headers: CIMultiDictProxy[str] = message.headers
         self.method: str = message.method
-        url = message.url
-        # Whom an absolute one names says nothing here.
-        self.url: URL = url.relative() if url.absolute else url
-        # An answer in a version that is not understood would be wrong, too.
-        self.version: tuple[int, int] = message.version if fault is None else HttpVersion11
+        self._url: URL = message.url
+        target = message.path
+        if target.startswith("/"):
+            self.path, _, self.query_string = target.partition("?")
+        else:
+            self.path, self.query_string = _parts_of(message.url)
+        version: tuple[int, int] = message.version
+        self.fault: GatewayError | None = None
+        if version is not HttpVersion11 or "#" in target or _TRANSFER_ENCODING in message.headers:
+            self.fault = _fault_of(message)
+            if self.fault is not None:
+                version = HttpVersion11  # An answer in a version that is not understood would be wrong, too.
+        self.version = version
+
+    @property
+    def query(self) -> MultiMapping[str]:
+        """Its parameters, decoded."""
+        return self._url.query
 
     @property
     def content_length(self) -> int | None:
@@ -45,6 +63,12 @@ class ClientRequest:
     def has_body(self) -> bool:
         """Whether there is one, which may be empty if it comes in chunks."""
         return self.content is not EMPTY_PAYLOAD
+
+
+def _parts_of(url: URL) -> tuple[str, str]:
+    """The path and the query of a target that begins otherwise: whom an absolute one names says nothing here."""
+    relative = url.relative() if url.absolute else url
+    return relative.raw_path, relative.raw_query_string
 
 
 def _fault_of(message: RawRequestMessage) -> GatewayError | None:

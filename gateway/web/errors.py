@@ -60,18 +60,16 @@ _NAMED_GAPS = ((_LEFT, b"%(left)b"), (_DELAY, b"%(delay)b"), (_WAIT_MS, b"%(ms)d
 
 def error_body(error: GatewayError, dialect: Dialect = Dialect.OPENAI) -> bytes:
     """The error as JSON; beside it a 429's `limit` object. That of a refusal by a limit is written once: when it is
-    repeated, the time that is left is put in."""
+    repeated, the time that is left is put in, and `error.bodies` has it for those who get the same error."""
     if not isinstance(error, LimitRefusal) or (written := error.written) is None:
         return _ENCODER.encode(_content(error, error.message, dialect))
-    body = error.bodies.get(dialect)
-    if body is None:
-        form = written.bodies.get(dialect)
-        if form is None:
-            form = written.bodies[dialect] = _form(error, written, dialect)
-        gaps: dict[bytes, bytes | int] = {b"left": error.left.encode(), b"ms": error.retry_after_ms or 0}
-        if dialect is _GEMINI:
-            gaps[b"delay"] = _delay_text(error).encode()
-        body = error.bodies[dialect] = form % gaps
+    form = written.bodies.get(dialect)
+    if form is None:
+        form = written.bodies[dialect] = _form(error, written, dialect)
+    gaps: dict[bytes, bytes | int] = {b"left": error.left.encode(), b"ms": error.retry_after_ms or 0}
+    if dialect is _GEMINI:
+        gaps[b"delay"] = _delay_text(error).encode()
+    body = error.bodies[dialect] = form % gaps
     return body
 
 
@@ -113,11 +111,10 @@ def error_fields(error: GatewayError) -> str:
     """`error_headers` as lines. Those of a refusal by a limit that no time changes are written once."""
     if not isinstance(error, LimitRefusal) or (written := error.written) is None:
         return field_lines(error_headers(error))
-    if not error.fields:
-        if not written.fields:
-            written.fields = field_lines([JSON, *written.headers])
-        timed = [*error.headers[len(written.headers) :], *_headers_to_retry(error)]
-        error.fields = written.fields + field_lines(timed)
+    if not written.fields:
+        written.fields = field_lines([JSON, *written.headers])
+    timed = [*error.headers[len(written.headers) :], *_headers_to_retry(error)]
+    error.fields = written.fields + field_lines(timed)
     return error.fields
 
 

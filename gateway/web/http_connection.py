@@ -13,10 +13,6 @@ shares its connections, that would be another client's request. So a connection 
 that body's end is seen to have no trailers. It is not kept if the next request came right behind the chunks, and
 neither after a request for another protocol, whose rest the parser reads where it cannot be watched.
 
-Behind a request to go on with a protocol that it does not know, as h2c, the parser drops what was received with it.
-That is the next request (RFC 9110, section 7.8), and is served. Where it is not certain where that begins, the
-connection ends with the answer, so that the client sends it again.
-
 A client that reads nothing of what was written for it is disconnected after a while, whether its answer is complete or
 not.
 """
@@ -26,18 +22,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
 from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpProcessingError, RawRequestMessage
-from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.tcp_helpers import tcp_keepalive
 from aiohttp.web_protocol import RequestPayloadError
 
-from gateway.core.errors import GatewayError, InternalError, Overloaded, RequestMalformed
+from gateway.core.errors import GatewayError, InternalError, RequestMalformed
 from gateway.core.response import Work
 from gateway.runtime.tasks import start_owned
 from gateway.runtime.timer_sweep import TimerSweep
@@ -45,7 +39,9 @@ from gateway.runtime.turn import Turn
 from gateway.web.client_address import socket_address
 from gateway.web.client_request import ClientRequest
 from gateway.web.errors import error_body, error_fields
-from gateway.web.response_head import SERVER, field_lines, response_head
+from gateway.web.ignored_upgrades import bytes_left
+from gateway.web.last_answers import HEAD_TOO_LARGE, TURNED_AWAY
+from gateway.web.response_head import response_head
 
 _NO_MESSAGES: deque[Any] = deque(maxlen=0)
 """aiohttp's own queue of requests, which is not used. Each empty one would take 700 bytes."""
@@ -71,8 +67,6 @@ _END_BYTES = len(_END_OF_CHUNKS)
 _LAST = slice(-_END_BYTES, None)
 """As many bytes at the end of what was received."""
 
-_END_OF_HEAD = b"\r\n\r\n"
-
 _LINGER_S = 5.0
 """How long a client that is refused within its body may send on, so that it reads why before the connection is closed:
 as nginx has it (`lingering_timeout`). What it sends is dropped unread."""
@@ -81,8 +75,8 @@ Handler = Callable[[ClientRequest], Work | None]
 """Gives a request its answer; where it has to wait for something, returns the rest of that."""
 
 
-_Head = tuple[RawRequestMessage | HttpProcessingError, StreamReader]
-"""A head, or why it is none, and the body that follows it."""
+_Head = tuple[RawRequestMessage, StreamReader]
+"""A head, and the body that follows it."""
 
 
 class HttpConnection(web.RequestHandler):
@@ -108,10 +102,12 @@ class HttpConnection(web.RequestHandler):
     _is_chunked = False
     """Whether that body is in chunks."""
     _head_bytes = 0
+    _fault: GatewayError | None = None
+    """Why what came behind the requests that are still to be served is no HTTP."""
     _upgrade_left = 0
-    """Bytes that are still to come of a request for another protocol."""
+    """Bytes that are still to come of a request for a protocol that is not known."""
     _received_last = b""
-    """As many bytes as `_END_OF_CHUNKS` has."""
+    """As many bytes as `_END_OF_CHUNKS` has, of what came last of chunks or of a head that had not ended."""
 
     def __init__(
         self,
@@ -149,7 +145,7 @@ class HttpConnection(web.RequestHandler):
         self._stalled_s = stalled_s
         self._timers = timers
         self.turn = turn
-        self._head_until = 0.0
+        self._idle_since = monotonic()
         self._expires_at: float | None = None
         """The time for which its timer is noted."""
 
@@ -171,7 +167,7 @@ class HttpConnection(web.RequestHandler):
         tcp_keepalive(transport)
         assert self._manager is not None, "a connection is made once"
         self._manager.connection_made(self, transport)
-        self._await_head()
+        self._expires_at = self._timers.add(self, self._idle_since + self._keepalive_timeout)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.turn.take(self)  # aiohttp closes the transport once more, before which that would be written.
@@ -190,81 +186,72 @@ class HttpConnection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._force_close or self._close:
             return
-        parser, body = self._parser, self._body
+        parser = self._parser
         assert parser is not None, "the connection is open"
         try:
             heads, changes_protocol, _ = parser.feed_data(data)
         except HttpProcessingError as error:
-            heads, changes_protocol = self._unparsed(error), False
+            self._end_parsing(error)
+            return
         if heads:
-            self._add_dropped(heads, data, is_known=changes_protocol)
-            self._head_bytes = 0
-            self._waiting.extend(heads)
-            if len(self._waiting) >= self._max_msg_queue_size and not (self._buffer_paused or self._close):
-                self._pause_reading_for_buffer()
-            for message, content in heads:
-                if body is not None and self._is_chunked:
-                    self._serve_no_more()
-                body = content
-                self._is_chunked = isinstance(message, RawRequestMessage) and message.chunked
+            self._take_heads(heads, data, changes_protocol)
         else:
-            self._measure_head(len(data))
-        self._received_last = (data if len(data) >= _END_BYTES else self._received_last + data)[_LAST]
+            self._measure(len(data))
+        if self._is_chunked or not heads:
+            self._received_last = (data if len(data) >= _END_BYTES else self._received_last + data)[_LAST]
+        body = self._body
         if body is not None and body.is_eof():
-            body = None
+            self._body = None
             if changes_protocol or (self._is_chunked and self._received_last != _END_OF_CHUNKS):
                 self._serve_no_more()
-        self._body = body
         if self._chunked_content is not None:
             self._judge_framing(self._chunked_content, len(data))
-        self._serve()
+        if self._served is None and self._waiting:
+            self._serve()
 
-    def _add_dropped(self, heads: list[_Head], data: bytes, *, is_known: bool) -> None:
-        """Add the requests that the parser has dropped behind one for a protocol that it does not know. Only of one
-        that begins the connection it is certain where it ends. Another one is the last, if anything may be behind it,
-        and so is a second one."""
+    def _take_heads(self, heads: list[_Head], data: bytes, changes_protocol: bool) -> None:
+        """Heads have ended, in `data`: the last of them may be of a request after which another protocol is spoken."""
         message, content = heads[-1]
-        if is_known or not (isinstance(message, RawRequestMessage) and message.upgrade):
-            return
-        parser = self._parser
-        assert parser is not None, "the connection is open"
-        begins, size = not self._received_last and not self._head_bytes and len(heads) == 1, len(data)
-        if message.chunked:
-            end = data.find(_END_OF_CHUNKS) + _END_BYTES if content.is_eof() else 0
-        else:
-            begin = size - len(data.lstrip(b"\r\n"))  # Line ends may be in front of a head.
-            end = data.find(_END_OF_HEAD, begin) + len(_END_OF_HEAD) + int(message.headers.get("content-length", 0))
-            self._upgrade_left = 0 if content.is_eof() else end - size
-        if len(heads) == 1 and end >= size:
-            return
-        if begins and content.is_eof() and not message.chunked:
-            try:
-                heads += parser.feed_data(data[end:])[0]
-            except HttpProcessingError as error:
-                heads += self._unparsed(error)
-            message, content = heads[-1]
-            if not (isinstance(message, RawRequestMessage) and message.upgrade):
-                return
-        heads[-1] = message._replace(should_close=True), content
+        if message.upgrade and not changes_protocol:
+            self._ignore_upgrade(heads, data)
+        self._head_bytes = 0
+        self._waiting.extend(heads)
+        if len(self._waiting) >= self._max_msg_queue_size and not self._buffer_paused:
+            self._pause_reading_for_buffer()
+        is_behind_chunks = self._is_chunked and self._body is not None
+        for message, _ in heads:
+            if is_behind_chunks:
+                self._serve_no_more()
+            is_behind_chunks = message.chunked
+        self._is_chunked, self._body = is_behind_chunks, content
 
-    def _unparsed(self, error: HttpProcessingError) -> list[_Head]:
-        """What is in the place of a head where the bytes are no HTTP; nothing within a body, which it ends."""
+    def _ignore_upgrade(self, heads: list[_Head], data: bytes) -> None:
+        """The last of what was received is a request for a protocol that is not known."""
+        message, content = heads[-1]
+        self._upgrade_left = left = bytes_left(message, data) if len(heads) == 1 else -1
+        if left < 0:
+            heads[-1] = message._replace(should_close=True), content
+
+    def _end_parsing(self, error: HttpProcessingError) -> None:
+        """What came is no HTTP. Within a body it ends that; else it is answered behind the requests before it."""
         self._close = True  # What comes behind it is not parsed, nor kept until the answers before it are given.
         body = self._body
-        if body is None or body.is_eof():
-            # Without the frames, which have this connection, and the error.
-            return [(error.with_traceback(None), EMPTY_PAYLOAD)]
-        body.set_exception(RequestPayloadError(_fault_in(error)))
-        return []
+        if body is not None and not body.is_eof():
+            body.set_exception(RequestPayloadError(_fault_in(error)))
+            return
+        fault = RequestMalformed(f"The request is not valid HTTP: {_fault_in(error)}.")
+        if self.is_idle:
+            self.refuse(fault)
+            self.force_close()
+        else:
+            self._fault = fault
 
     def _serve(self) -> None:
         """Serve what was received, up to the first request that has to wait for something."""
-        while self._waiting and self._served is None and not self._force_close:
-            message, content = self._waiting.pop(0)
-            if isinstance(message, HttpProcessingError):
-                self.refuse(RequestMalformed(f"The request is not valid HTTP: {_fault_in(message)}."))
-                self.force_close()
+        while self._waiting:
+            if self._served is not None or self._force_close:
                 return
+            message, content = self._waiting.pop(0)
             self._served = request = ClientRequest(message, content, self)
             self.response_began = False
             if message.should_close:
@@ -298,7 +285,7 @@ class HttpConnection(web.RequestHandler):
                 work = self._handler(request)
         except Exception as defect:  # noqa: BLE001 # Whatever it is, the client has to have an answer.
             self._fail(request, defect)
-        if work is None and request.content.is_eof() and not self.congested:
+        if work is None and self._body is None and not self.congested:
             self._end(request)
         else:
             self._task_handler = start_owned(self._serve_on(request, work), self._loop)
@@ -317,7 +304,7 @@ class HttpConnection(web.RequestHandler):
                 await work()
             if self.congested:
                 await self.client_has_read()
-            if not (request.content.is_eof() or self._force_close):
+            if not (self._body is None or request.content.is_eof() or self._force_close):
                 await self._drop_rest(request.content)
         except ConnectionError:
             self.force_close()
@@ -348,13 +335,15 @@ class HttpConnection(web.RequestHandler):
             self._fail(request, AssertionError("a handler gives an answer"))
         self._served = self._chunked_content = None
         if self.is_last_answer or (self._close and not self._waiting):
+            if self._fault is not None and not (self.is_last_answer or self._force_close):
+                self.refuse(self._fault)
             self.force_close()
-        elif not self._force_close:
-            self._await_head()
+        else:
+            self._idle_since = monotonic()
 
     def _fail(self, request: ClientRequest, defect: Exception) -> None:
         """The handler gave no answer, or not all of it."""
-        self.log_exception("a request for %s failed", request.url.raw_path[:200], exc_info=defect)
+        self.log_exception("a request for %s failed", request.path[:200], exc_info=defect)
         if self.response_began:
             self.force_close()
         else:
@@ -408,19 +397,21 @@ class HttpConnection(web.RequestHandler):
             self._chunked_content = None
             content.set_exception(RequestPayloadError("its chunks are mostly framing"))
 
-    def _measure_head(self, size: int) -> None:
-        """So many bytes more, of a head that has not ended unless they are of a body."""
-        if self._body is not None:
-            if self._upgrade_left:
-                self._upgrade_left -= size
-                if self._upgrade_left < 0:
-                    self.is_last_answer = True
-            return
-        self._head_bytes += size
-        if self._head_bytes <= _UNFINISHED_HEAD_BYTES:
-            return
+    def _measure(self, size: int) -> None:
+        """So many bytes more of a head that has not ended, or of a body."""
+        if self._body is None:
+            self._head_bytes += size
+            if self._head_bytes > _UNFINISHED_HEAD_BYTES:
+                self._end_head()
+        elif self._upgrade_left:
+            self._upgrade_left -= size
+            if self._upgrade_left < 0:
+                self.is_last_answer = True
+
+    def _end_head(self) -> None:
+        """Take no more of a head, which is too long."""
         if self.is_idle:
-            self.write(_HEAD_TOO_LARGE)
+            self.write(HEAD_TOO_LARGE)
             self.force_close()
         else:
             self._serve_no_more()
@@ -430,20 +421,14 @@ class HttpConnection(web.RequestHandler):
         self.is_last_answer = True
         self.close()
 
-    def _await_head(self) -> None:
-        """From now on a head has to come in time, or the connection is closed."""
-        self._head_until = until = monotonic() + self._keepalive_timeout
-        if self._expires_at is None:
-            self._expires_at = self._timers.add(self, until)
-
     def expired(self) -> None:
-        """The time for a head may be over."""
-        self._expires_at = None
-        if not self.is_idle:
-            return  # The end of the answer starts it again.
-        if monotonic() < self._head_until:
-            self._expires_at = self._timers.add(self, self._head_until)
+        """The time for a head may be over: it begins with the connection, and again with the end of each answer."""
+        now = monotonic()
+        until = self._keepalive_timeout + (self._idle_since if self.is_idle else now)
+        if now < until:
+            self._expires_at = self._timers.add(self, until)
         else:
+            self._expires_at = None
             self.force_close()
 
     def close(self) -> None:
@@ -461,7 +446,7 @@ class HttpConnection(web.RequestHandler):
     def turn_away(self) -> None:
         """Refuse the client before it has sent anything."""
         assert self._socket is not None, "its connection was just made"
-        self._socket.write(_TURNED_AWAY)
+        self._socket.write(TURNED_AWAY)
         self.force_close()
 
     def give_way(self) -> None:
@@ -515,17 +500,3 @@ class HttpConnection(web.RequestHandler):
 def _fault_in(error: HttpProcessingError) -> str:
     """What is not HTTP: behind its first line the parser's message has the bytes at fault."""
     return error.message.partition("\n")[0].rstrip(" :.")
-
-
-def _last_answer(error: GatewayError) -> bytes:
-    """Of a connection that has no request."""
-    body = error_body(error)
-    own = field_lines([("server", SERVER), ("connection", "close"), ("content-length", str(len(body)))])
-    first = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"
-    return f"{first}{error_fields(error)}{own}\r\n\r\n".encode() + body
-
-
-_TURNED_AWAY = _last_answer(
-    Overloaded("All connections of the gateway are in use. Try again soon.", retry_after_ms=1000)
-)
-_HEAD_TOO_LARGE = _last_answer(RequestMalformed("The request is not valid HTTP: its head does not end."))

@@ -46,7 +46,7 @@ def response_head(status: int, fields: str, framing: str, *, version: tuple[int,
         connection = "" if "\r\nconnection: " in fields else "connection: close\r\n"
     else:
         connection = "connection: keep-alive\r\n" if version == (1, 0) else ""
-    first, last = _status_line(version, status), _end(time.time() // 1)
+    first, last = _status_line(version, status), _end(int(time.time()))
     return f"{first}{fields}\r\n{framing}{connection}{last}".encode("utf-8", "surrogateescape")
 
 
@@ -56,6 +56,6 @@ def _status_line(version: tuple[int, int], status: int) -> str:
 
 
 @remembered(1)
-def _end(second: float) -> str:
+def _end(second: int) -> str:
     """The server, the date and what ends the head."""
     return f"server: {SERVER}\r\ndate: {formatdate(second, usegmt=True)}\r\n\r\n"

@@ -302,6 +302,28 @@ async def test_the_same_requests_that_pass_after_a_refusal_have_nothing_in_commo
     assert body[1:-1] in whole.upstream.sent[0][1].body
 
 
+class AskedAhead(Ledgers):
+    """Repeats its refusal, except to one request."""
+
+    def repeated_refusal(self, _ask: AdmissionRequest) -> Refusal | None:
+        repeated, self.repeated = self.repeated, self.repeated or spent()
+        return repeated
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_the_one_that_a_store_lets_ask_does_ask_it(is_known: bool) -> None:
+    whole = Whole(ScriptedAnswer(PLAIN), store=AskedAhead())
+    if is_known:
+        whole.store.repeated = spent()
+        whole.pipeline.answer(with_whole(body_of()), Client())
+    whole.store.repeated = None
+    works = [whole.pipeline.answer(with_whole(body_of()), Client()) for _ in range(3)]
+    await asyncio.gather(*[done(work) for work in works if work is not None])
+    await whole.pipeline.wait_settled()
+    assert (len(whole.store.asked), works[0] is None, works[1:]) == (1, False, [None, None])
+    assert sorted(each.status for each in whole.recorded[is_known:]) == [200, 429, 429]
+
+
 async def test_what_has_come_whole_goes_its_whole_way() -> None:
     whole = Whole(ScriptedAnswer(PLAIN))
     exchange = await whole.answer(with_whole(body_of()))

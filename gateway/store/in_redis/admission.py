@@ -8,11 +8,10 @@ lets them end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from itertools import chain
-from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -31,7 +30,7 @@ from gateway.store.in_redis.arguments import (
     packed,
 )
 from gateway.store.in_redis.client import Router
-from gateway.store.in_redis.connection import ConnectionDown
+from gateway.store.in_redis.connection import ConnectionDown, ErrorReply
 from gateway.store.in_redis.scripts import ADMIT, GIVE_BACK
 from gateway.store.in_redis.uncertain_calls import UncertainCalls
 
@@ -46,8 +45,6 @@ _NOT_64_BITS = "The store's Redis counts in 32 bits: use one that is built for 6
 """Its numbers have four bytes, of which two are read as one."""
 
 _NOT_FORWARDED = "Nothing was forwarded; try again soon."
-
-_record_of = attrgetter("record")
 
 _SHADOW_REFUSED = -1
 _QUIET_MS = 2_000
@@ -87,35 +84,48 @@ class RecordLifetimes:
     journal can have settled it."""
 
     def __init__(self) -> None:
-        self._open: dict[int, int] = {}
-        self._keys: dict[int, set[str]] = {}
+        self._seconds: dict[int, _Second] = {}
 
-    def begin(self, at_ms: int, keys: Iterable[str]) -> None:
-        second = at_ms // 1000
-        if second in self._open:
-            self._open[second] += 1
-            self._keys[second].update(keys)
-        else:
-            self._open[second], self._keys[second] = 1, set(keys)
+    def begin(self, at_ms: int, calls: Iterable[SlotShare]) -> None:
+        second = self._seconds.get(at_ms // 1000)
+        if second is None:
+            second = self._seconds[at_ms // 1000] = _Second()
+        second.open += 1
+        for call in calls:
+            second.keys.add(call.record)
 
     def end(self, at_ms: int) -> None:
-        second = at_ms // 1000
-        if second in self._open:
-            self._open[second] -= 1
+        second = self._seconds.get(at_ms // 1000)
+        if second is not None:
+            second.open -= 1
 
     def settled(self, now_ms: int) -> dict[int, set[str]]:
         """The records' keys of each second that is over and of which everything is settled, until it is forgotten."""
         over = (now_ms - _QUIET_MS) // 1000
-        return {second: self._keys[second] for second, count in self._open.items() if second < over and count <= 0}
+        return {at: second.keys for at, second in self._seconds.items() if at < over and second.open <= 0}
 
     def forget(self, second: int) -> None:
-        self._open.pop(second, None)
-        self._keys.pop(second, None)
+        self._seconds.pop(second, None)
+
+
+class _Second:
+    """The open reservations of a second, and the keys of its records."""
+
+    __slots__ = ("keys", "open")
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.keys: set[str] = set()
+
+
+RefusalMaker = Callable[[AdmissionRequest, SlotReply], Coroutine[Any, Any, Refusal]]
+"""Makes the refusal of a request from the reply that refuses it."""
 
 
 class Admissions:
     """Carries out admit.lua and what takes it back. Reservations are made at the time of the server that has
-    `clock_key`: one for all slots, though each is asked by the clock of its own server."""
+    `clock_key`: one for all slots, though each is asked by the clock of its own server. `admitted` gets what is
+    admitted, by the id of its request."""
 
     def __init__(
         self,
@@ -125,6 +135,8 @@ class Admissions:
         uncertain: UncertainCalls,
         records: RecordLifetimes,
         clock_key: str,
+        admitted: dict[str, Admitted],
+        refusal: RefusalMaker,
     ) -> None:
         self._client = client
         self._arguments = arguments
@@ -132,9 +144,11 @@ class Admissions:
         self._uncertain = uncertain
         self._records = records
         self._clock_key = clock_key
+        self._admitted = admitted
+        self._refusal = refusal
 
-    async def admit(self, request: AdmissionRequest, attempts: int = _ATTEMPTS) -> Admitted | SlotReply:
-        """What was admitted, or the reply that refuses. Raises StoreUnavailable."""
+    async def admit(self, request: AdmissionRequest, attempts: int = _ATTEMPTS) -> Reservation | Refusal:
+        """Raises StoreUnavailable."""
         client, timing = self._client, self._timing
         first_clock = client.clock_of(self._clock_key)
         at_ms = first_clock.now_ms()
@@ -148,15 +162,20 @@ class Admissions:
             asked.append(call)
             try:
                 # Made when the call leaves: what a busy event loop lets wait is not late.
-                numbers = await client.run(ADMIT, call.record, partial(call.command, request, most, clock))
+                command = partial(call.command, request, most, clock)
+                sent = client.send(call.record, command)
+                try:
+                    if sent is None:
+                        numbers = await client.run(ADMIT, call.record, command)
+                    else:
+                        numbers = client.carried_out(ADMIT, sent, await sent.reply)
+                except (ConnectionDown, ErrorReply):
+                    numbers = await client.run(ADMIT, call.record, command, sent)
             except (StoreUnavailable, asyncio.CancelledError) as lost:
                 if replies or _may_have_been_carried_out(lost):
                     self._uncertain.undo_later(partial(self._undo, request, asked))
                 if isinstance(lost, StoreUnavailable):
-                    # The same kind of error and the same cause, in the words for the client whose request ends here.
-                    raise type(lost)(
-                        f"{lost.message} {_NOT_FORWARDED}", retry_after_ms=lost.retry_after_ms
-                    ) from lost.__cause__
+                    raise _not_forwarded(lost) from lost.__cause__
                 raise
             granted = numbers[0]
             if granted < 0:
@@ -164,19 +183,16 @@ class Admissions:
             # A reply with few charges is padded to a length that Redis makes fastest.
             limits, most = len(call.window.keys), numbers[2]
             end = 3 + 3 * limits
-            raises: Sequence[int] = ()
-            if granted > 1:
-                if granted > _GRANTED_MOST:
-                    raise StoreUnavailable(_NOT_64_BITS)
-                raises = numbers[end : end + limits]
+            raises = _raises_in(numbers, end, limits) if granted > 1 else ()
             reply = SlotReply(call, numbers[1], most, numbers[3:end:3], numbers[4:end:3], numbers[5:end:3], raises)
             if not granted & 1:
                 await self._give_all_back(request.id, replies)
-                return reply
+                return await self._refusal(request, reply)
             replies.append(reply)
-        self._records.begin(at_ms, map(_record_of, asked))
+        self._records.begin(at_ms, asked)
         reservation = _reservation(request, at_ms, replies)
-        return Admitted(reservation, None if reservation.would_refuse else asked)
+        self._admitted[request.id] = Admitted(reservation, None if reservation.would_refuse else asked)
+        return reservation
 
     def refusal(self, request: AdmissionRequest, reply: SlotReply, others: Sequence[Counter | None]) -> Refusal:
         """Judged by the counters that refused, and by those of other slots as they are now, in the order of the
@@ -202,7 +218,7 @@ class Admissions:
 
     async def _ask_again(
         self, request: AdmissionRequest, replies: Sequence[SlotReply], attempts: int
-    ) -> Admitted | SlotReply:
+    ) -> Reservation | Refusal:
         """Where the store wants to be asked at the time that it gave: its clock is off, or a window is over."""
         if replies and not await self._give_all_back(request.id, replies):
             raise StoreUnavailable(f"The gateway's store does not answer. {_NOT_FORWARDED}", retry_after_ms=1_000)
@@ -246,6 +262,17 @@ class Admissions:
         await self._client.run(GIVE_BACK, call.record, command)
 
 
+def _raises_in(numbers: Sequence[int], begin: int, limits: int) -> Sequence[int]:
+    if numbers[0] > _GRANTED_MOST:
+        raise StoreUnavailable(_NOT_64_BITS)
+    return numbers[begin : begin + limits]
+
+
+def _not_forwarded(lost: StoreUnavailable) -> StoreUnavailable:
+    """The same kind of error, in the words for the client whose request ends here."""
+    return type(lost)(f"{lost.message} {_NOT_FORWARDED}", retry_after_ms=lost.retry_after_ms)
+
+
 def _may_have_been_carried_out(lost: BaseException) -> bool:
     return isinstance(lost, asyncio.CancelledError) or (
         isinstance(lost.__cause__, ConnectionDown) and lost.__cause__.sent
@@ -274,10 +301,10 @@ def _enforced_amounts(request: AdmissionRequest, batch: SlotBatch, granted: int)
 
 def _reservation(request: AdmissionRequest, at_ms: int, replies: Sequence[SlotReply]) -> Reservation:
     last, limits = replies[-1], request.limits
-    granted, call = last.granted, last.call
+    granted = last.granted
     if len(replies) == 1:
-        statuses, has_shadow = _statuses(last, limits), call.batch.has_shadow
-        amounts, begins = last.amounts, call.window.begins
+        call, statuses, amounts = last.call, _statuses(last, limits), last.amounts
+        has_shadow, begins = call.batch.has_shadow, call.window.begins
     else:
         statuses, has_shadow = _joined(limits, replies), any(reply.call.batch.has_shadow for reply in replies)
         order = _places(replies)

@@ -63,12 +63,9 @@ class CounterTerms(NamedTuple):
     second: int
 
 
-class RatePace(NamedTuple):
-    """How a rate flows back, by its place among the limits of a batch."""
-
-    place: int
-    flow: int
-    scale: int
+RatePace = tuple[int, int, int]
+"""How a rate flows back: its place among the limits of a batch, flow and scale. Each admission takes some apart: of a
+tuple with names each field would be asked for by itself."""
 
 
 class LimitArguments:
@@ -140,7 +137,7 @@ class WindowArguments:
             if kind == QUOTA:
                 self.start_ms, self.end_ms = max(self.start_ms, of_window.first), min(self.end_ms, of_window.second)
         self.keys = tuple(map(counter_key, limits, terms))
-        self.rates = tuple([RatePace(place, *terms[place]) for place, kind in enumerate(kinds) if kind == RATE])
+        self.rates = tuple([(place, *terms[place]) for place, kind in enumerate(kinds) if kind == RATE])
         self.begins = [own.first if kind == QUOTA else 0 for kind, own in zip(kinds, terms, strict=True)]
         self.resets = [
             own.second if kind == QUOTA and own.second != FOREVER_MS else 0
@@ -165,12 +162,14 @@ class WindowCall:
 
 class SlotShare:
     """Where the charges of a reservation are in one slot: the counters of the batch in this window, and the key of its
-    record, also as the part of a command."""
+    record, also as the part of a command. `dues` are the places in the batch of what its settlement changes: all, where
+    admission was not asked."""
 
-    __slots__ = ("batch", "record", "record_part", "window")
+    __slots__ = ("batch", "dues", "record", "record_part", "window")
 
-    def __init__(self, batch: SlotBatch, window: WindowArguments, record: str) -> None:
+    def __init__(self, batch: SlotBatch, window: WindowArguments, record: str, *, is_asked: bool = True) -> None:
         self.batch = batch
+        self.dues = batch.settled if is_asked else tuple(range(len(batch.places)))
         self.window = window
         self.record = record
         self.record_part = bulk(record)
@@ -191,7 +190,7 @@ class SlotCall(SlotShare):
         """The call for this request, which wants `most` output, at the time that the batch's server has now."""
         fixed, per_output, places = request.fixed, request.per_output, self.batch.places
         if len(places) != len(fixed):
-            fixed, per_output = [fixed[place] for place in places], [per_output[place] for place in places]
+            fixed, per_output = picked(fixed, places), picked(per_output, places)
         least, numbers = request.least, self._numbers
         if least > most:
             least = most
@@ -202,8 +201,8 @@ class SlotCall(SlotShare):
         """The rates of the window, where grants add so much to its limits."""
         limits = self.batch.limits
         return [
-            RatePace(rate.place, *pace(limits[rate.place].limit.raised(by))) if (by := raises[rate.place]) else rate
-            for rate in self.window.rates
+            (place, *pace(limits[place].limit.raised(by))) if (by := raises[place]) else (place, flow, scale)
+            for place, flow, scale in self.window.rates
         ]
 
 
@@ -371,6 +370,12 @@ class ScriptArguments:
 
 def counter_key(arguments: LimitArguments, terms: CounterTerms) -> str:
     return f"{arguments.stem}:{terms.first}" if arguments.kind == QUOTA else arguments.stem
+
+
+def picked(column: Sequence[int], places: Sequence[int]) -> list[int]:
+    """What the column has at these places. Not within the functions that each request calls: they would keep the column
+    in a cell for it."""
+    return [column[place] for place in places]
 
 
 def one_by_one(values: Sequence[float | str]) -> bytes:

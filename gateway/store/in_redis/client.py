@@ -32,6 +32,8 @@ from gateway.store.in_redis.scripts import LuaScript, whole_numbers
 Observer = Callable[[str, str, float], None]
 """Gets each call: its name, "ok" or "unavailable", and the seconds that it took."""
 
+_monotonic = time.monotonic
+
 _ATTEMPTS = 20
 _PAUSE_S = 0.01
 _SUBSCRIBE_S = 5.0
@@ -67,7 +69,7 @@ class ServerClock:
         return time.monotonic()
 
     def now_ms(self) -> int:
-        return round(time.monotonic() * 1000 + self._ahead_ms)
+        return round(_monotonic() * 1000 + self._ahead_ms)
 
     def learn(self, now_ms: int, asked_at: float, read_at: float) -> None:
         """The server gave this time in reply to a call of the moment `asked_at`, which was read at `read_at`.
@@ -141,6 +143,39 @@ class SentCall(msgspec.Struct, frozen=True):
     began: float
 
 
+class BegunCall(msgspec.Struct, eq=False):
+    """A call of a script that nothing awaits: a `ReplyTaker`, which gives itself to `then` once it has ended. `then`
+    raises nothing. `numbers` are those that the script gave, None where it was not carried out."""
+
+    _router: Router
+    _script: LuaScript
+    _then: Callable[[BegunCall], None]
+    node: RedisNode
+    began: float
+    numbers: Sequence[int] | None = None
+    _error: Exception = ConnectionDown("has not answered")
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, reply: Sequence[int] | bytes) -> None:
+        try:
+            self.numbers = self._router.carried_out(self._script, self, reply)
+        except Exception as error:  # noqa: BLE001 # Whatever it is, it must not end the connection of all calls.
+            self._error = error
+        self._then(self)
+
+    def set_exception(self, error: Exception) -> None:
+        self._error = error
+        self._then(self)
+
+    def result(self) -> Any:
+        """Its numbers. Raises ErrorReply, ConnectionDown."""
+        if self.numbers is None:
+            raise self._error
+        return self.numbers
+
+
 class Router:
     def __init__(self, servers: RedisServers, observe: Observer, background: bool = False) -> None:
         self._servers = servers
@@ -157,9 +192,9 @@ class Router:
         recent = time.monotonic() - self._refused_at < _RECENT_S
         return f"answers: {self._refusal}" if recent else None
 
-    def send(self, key: str, command: Command) -> SentCall | None:
-        """Send a call of a script, without waiting for its reply; None where it is not known where to. It goes on with
-        `usual_reply`, and where that has none, with `run`."""
+    def send(self, key: str, command: Command | CommandMaker) -> SentCall | None:
+        """Send a call, without waiting for its reply; None where it is not known where to. It goes on with
+        `carried_out`, and where the reply is an error, with `run`."""
         try:
             node = self._servers.node_of(key)
         except ConnectionDown:
@@ -167,48 +202,57 @@ class Router:
         if node is None:
             return None
         connection = node.background if self._background else node.urgent
-        return SentCall(node, connection.call(command), time.monotonic())
+        # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.
+        began = _monotonic()
+        return SentCall(node, connection.call(command), began)
 
-    def usual_reply(self, script: LuaScript, sent: SentCall) -> list[int] | None:
-        """The numbers that the script gave; None where it was not carried out."""
+    def begin(
+        self, script: LuaScript, key: str, command: Command | CommandMaker, then: Callable[[BegunCall], None]
+    ) -> bool:
+        """Call a script that nothing awaits: `then` gets the call once it has ended, now or later. Where it was not
+        carried out it goes on with `run`. False where it is not known where to, and nothing was done."""
         try:
-            numbers: list[int] = sent.reply.result()
-        except (ConnectionDown, ErrorReply):
-            return None
-        ended = time.monotonic()
-        self._observe(script.name, "ok", ended - sent.began)
-        sent.node.clock.learn(numbers[1], sent.began, ended)
-        return numbers
+            node = self._servers.node_of(key)
+        except ConnectionDown:
+            return False
+        if node is None:
+            return False
+        connection = node.background if self._background else node.urgent
+        connection.begin(command, BegunCall(self, script, then, node, _monotonic()))
+        return True
+
+    def carried_out(self, script: LuaScript, sent: SentCall | BegunCall, reply: Sequence[int] | bytes) -> Sequence[int]:
+        """The numbers of a reply of the script, which has just come."""
+        ended, began = _monotonic(), sent.began
+        self._observe(script.name, "ok", ended - began)
+        if type(reply) is bytes:
+            reply = whole_numbers(len(reply) // 8).unpack_from(reply)
+        # The second number of every script is the server's time.
+        sent.node.clock.learn(reply[1], began, ended)
+        return reply
 
     async def run(
-        self, script: LuaScript | None, key: str, command: Command | CommandMaker, sent: SentCall | None = None
+        self,
+        script: LuaScript | None,
+        key: str,
+        command: Command | CommandMaker,
+        ended: SentCall | BegunCall | None = None,
     ) -> Any:
-        """What the script returns, as a list or packed; or the reply to a plain command. `key` is one of its
-        keys; `command` may be made when the call leaves; where it was `sent`, it is not sent again. The second number
-        of every script is the server's time: its clock is set by it. Raises StoreUnavailable."""
-        # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.
-        began = time.monotonic() if sent is None else sent.began
+        """The numbers that the script gives, or the reply to a plain command. `key` is one of its keys; `command` may
+        be made when the call leaves. Where the call has `ended`, this goes on from there. Raises StoreUnavailable."""
+        began = time.monotonic() if ended is None else ended.began
         try:
-            if sent is None:
-                node = self._servers.node_of(key) or await self._discovered(key)
-                coming = (node.background if self._background else node.urgent).call(command)
-            else:
-                node, coming = sent.node, sent.reply
+            sent = ended or self.send(key, command) or await self._send_when_known(key, command)
             try:
-                reply = await coming
+                reply = await sent.reply if isinstance(sent, SentCall) else sent.result()
             except ErrorReply as error:
-                reply = await self._insist(script, command, key, node, error)
+                reply = await self._insist(script, command, key, sent.node, error)
         except (ConnectionDown, ErrorReply) as error:
             self._observe(_name_of(script, command), "unavailable", time.monotonic() - began)
             raise self._unavailable(error) from error
-        ended = time.monotonic()
-        if script is None:
-            self._observe(_name_of(script, command), "ok", ended - began)
-        else:
-            self._observe(script.name, "ok", ended - began)
-            if type(reply) is bytes:
-                reply = whole_numbers(len(reply) // 8).unpack_from(reply)
-            node.clock.learn(reply[1], began, ended)
+        if script is not None:
+            return self.carried_out(script, sent, reply)
+        self._observe(_name_of(script, command), "ok", time.monotonic() - began)
         return reply
 
     async def time(self, key: str) -> int:
@@ -256,6 +300,14 @@ class Router:
         self._refusal, self._refused_at = str(error), time.monotonic()
         kind = StoreUnavailable if error.code in _ABOUT_SERVER else CallRefused
         return kind(f"The gateway's store answers with the error {error.code}.", retry_after_ms=_RETRY_MS)
+
+    async def _send_when_known(self, key: str, command: Command | CommandMaker) -> SentCall:
+        if self._servers.node_of(key) is None:
+            await self._servers.discover()
+        sent = self.send(key, command)
+        if sent is None:
+            raise ConnectionDown("has no node that is known")
+        return sent
 
     async def _discovered(self, key: str) -> RedisNode:
         await self._servers.discover()

@@ -17,7 +17,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 from hiredis import ProtocolError, Reader, pack_command
@@ -107,11 +107,25 @@ class LoopTime:
             self.run()
 
 
+class ReplyTaker(Protocol):
+    """What takes a reply where it arrives, as a future does. Neither way of taking it raises anything."""
+
+    def done(self) -> bool:
+        """Whether it does not wait any more."""
+        ...
+
+    def set_result(self, reply: Any, /) -> None: ...
+
+    def set_exception(self, error: Any, /) -> None:
+        """ErrorReply or ConnectionDown, or why the command could not be made."""
+        ...
+
+
 class _PendingCall(msgspec.Struct, gc=False):
     """`made` is when, in steps of the connection's time."""
 
     command: Command | CommandMaker
-    reply: asyncio.Future[Any]
+    taker: ReplyTaker
     made: float
 
 
@@ -129,26 +143,43 @@ class RedisStream(asyncio.Protocol):
         self.on_writable: Callable[[], None] = _ignored
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    @property
-    def is_closing(self) -> bool:
-        """Whether nothing can be sent any more, from before the end is reported."""
-        return self._transport is None or self._transport.is_closing()
-
     async def ask(self, *commands: Command) -> list[Any]:
         """Their replies. Raises ErrorReply, ConnectionDown."""
         loop = asyncio.get_running_loop()
-        calls = [_PendingCall(command, loop.create_future(), 0) for command in commands]
-        self.send(calls)
-        return await asyncio.gather(*[call.reply for call in calls])
+        replies: list[asyncio.Future[Any]] = [loop.create_future() for _ in commands]
+        self.send([_PendingCall(command, reply, 0) for command, reply in zip(commands, replies, strict=True)])
+        return await asyncio.gather(*replies)
+
+    def takes_more(self) -> bool:
+        """Whether anything can be sent now: no more from before the end is reported."""
+        transport = self._transport
+        return not self.paused and transport is not None and not transport.is_closing()
+
+    def send_one(self, call: _PendingCall) -> None:
+        """Send it, though it may not be waited for. What cannot be made fails."""
+        assert self._transport is not None
+        command = call.command
+        try:
+            packed = command if type(command) is bytes else _packed(command)
+        except Exception as defect:  # noqa: BLE001 # Whatever it is, it is for who has called.
+            call.taker.set_exception(defect)
+            return
+        self.sent.append(call)
+        self._transport.write(packed)
 
     def send(self, calls: Sequence[_PendingCall]) -> None:
-        """Send those that are still waited for."""
+        """Send those that are still waited for. One whose command cannot be made fails alone: replies belong to what is
+        in `sent`, one by one."""
         assert self._transport is not None
         commands: list[bytes] = []
         for call in calls:
-            if not call.reply.done():
+            if not call.taker.done():
                 command = call.command
-                commands.append(command if type(command) is bytes else _packed(command))
+                try:
+                    commands.append(command if type(command) is bytes else _packed(command))
+                except Exception as defect:  # noqa: BLE001 # Whatever it is, it is for who has called.
+                    call.taker.set_exception(defect)
+                    continue
                 self.sent.append(call)
         self._transport.write(b"".join(commands))
 
@@ -171,13 +202,13 @@ class RedisStream(asyncio.Protocol):
                 if not sent:
                     self._deliver(reply)
                     continue
-                future = sent.popleft().reply
-                if future.done():
+                taker = sent.popleft().taker
+                if taker.done():
                     continue
                 if type(reply) is ErrorReply:
-                    future.set_exception(reply)
+                    taker.set_exception(reply)
                 else:
-                    future.set_result(reply)
+                    taker.set_result(reply)
         except ProtocolError as error:
             self.abort(f"does not speak the protocol of Redis: {error}")
 
@@ -201,9 +232,9 @@ class RedisStream(asyncio.Protocol):
 
     def _fail_sent(self, why: str) -> None:
         while self.sent:
-            future = self.sent.popleft().reply
-            if not future.done():
-                future.set_exception(ConnectionDown(why, sent=True))
+            taker = self.sent.popleft().taker
+            if not taker.done():
+                taker.set_exception(ConnectionDown(why, sent=True))
 
 
 Connect = Callable[[], Awaitable[RedisStream]]
@@ -220,7 +251,8 @@ class RedisConnection:
         self._timeout_s = timeout_s
         self._tasks = tasks
         self._pending: list[_PendingCall] = []
-        self._wakeup: asyncio.Handle | None = None
+        self._end_of_turn: asyncio.Handle | None = None
+        """Where the turn of the loop has had a call: those that follow go together then."""
         self._stream: RedisStream | None = None
         self._time = LoopTime(timeout_s / _STEPS, self._look)
         self._heard = 0.0
@@ -235,18 +267,27 @@ class RedisConnection:
     def call(self, command: Command | CommandMaker) -> asyncio.Future[Any]:
         """The reply to come. Fails with ConnectionDown, or with the ErrorReply that the server gives."""
         reply: asyncio.Future[Any] = self._loop.create_future()
-        if self.trouble is not None:
-            reply.set_exception(ConnectionDown(self.trouble))
-            return reply
-        self._pending.append(_PendingCall(command, reply, self._time.steps))
-        if self._wakeup is None:
-            self._time.run()
-            if self._running is None:
-                self._running = self._tasks.keep_running("connect to Redis", self._stay_connected)
-            self._send_pending()
-            # The other calls of this turn of the loop go together.
-            self._wakeup = self._loop.call_soon(self._send_pending)
+        self.begin(command, reply)
         return reply
+
+    def begin(self, command: Command | CommandMaker, taker: ReplyTaker) -> None:
+        """The same, where something else takes the reply: now, where the server is known to be out."""
+        if self.trouble is not None:
+            taker.set_exception(ConnectionDown(self.trouble))
+            return
+        call = _PendingCall(command, taker, self._time.steps)
+        if self._end_of_turn is not None:
+            self._pending.append(call)
+            return
+        self._time.run()
+        if self._running is None:
+            self._running = self._tasks.keep_running("connect to Redis", self._stay_connected)
+        stream = self._stream
+        if self._pending or stream is None or not stream.takes_more():
+            self._pending.append(call)
+        else:
+            stream.send_one(call)
+        self._end_of_turn = self._loop.call_soon(self._end_turn)
 
     def reconnect(self, why: str) -> None:
         """Another server is the one to use.
@@ -312,15 +353,16 @@ class RedisConnection:
                 self._connecting = None
         return stream
 
+    def _end_turn(self) -> None:
+        self._end_of_turn = None
+        if self._pending:
+            self._send_pending()
+
     def _send_pending(self) -> None:
-        if self._wakeup is not None:
-            self._wakeup.cancel()
-            self._wakeup = None
         stream = self._stream
-        if stream is None or stream.is_closing or stream.paused or not self._pending:
-            return
-        calls, self._pending = self._pending, []
-        stream.send(calls)
+        if self._pending and stream is not None and stream.takes_more():
+            calls, self._pending = self._pending, []
+            stream.send(calls)
 
     def _note_data(self) -> None:
         self._heard = self._time.steps
@@ -350,8 +392,8 @@ class RedisConnection:
         self.leave(trouble)
         calls, self._pending = self._pending, []
         for call in calls:
-            if not call.reply.done():
-                call.reply.set_exception(ConnectionDown(trouble))
+            if not call.taker.done():
+                call.taker.set_exception(ConnectionDown(trouble))
 
 
 def _packed(command: Command | CommandMaker) -> bytes:

@@ -25,8 +25,9 @@ from gateway.store.in_redis.arguments import (
     counter_key,
     one_by_one,
     packed,
+    picked,
 )
-from gateway.store.in_redis.client import Router, SentCall
+from gateway.store.in_redis.client import BegunCall, Router
 from gateway.store.in_redis.keys import StoreKeys, gathered_users
 from gateway.store.in_redis.ledger import LEDGER_MS, BillName, bill_name
 from gateway.store.in_redis.objects import ObjectRows
@@ -83,8 +84,7 @@ _NOTHING_MORE = SettledInSlot()
 
 class SettlementArguments:
     """What is the same in all settlements of one batch and window whose bills have one name: the bytes around the
-    record's key, the id and the numbers. `recorded_of` is the team of which a record is kept, if any is; `dues` are the
-    places of the limits in the batch whose counters change."""
+    record's key, the id and the numbers. `recorded_of` is the team of which a record is kept, if any is."""
 
     __slots__ = ("_always", "_head", "_keys", "_names", "for_user")
 
@@ -93,13 +93,12 @@ class SettlementArguments:
         keys: StoreKeys,
         timing: Timing,
         users_max: int,
-        batch: SlotBatch,
-        window: WindowArguments,
+        share: SlotShare,
         bill: BillName | None,
         recorded_of: str | None,
         journal: str | None,
-        dues: Sequence[int],
     ) -> None:
+        batch, window, dues = share.batch, share.window, share.dues
         bill_keys, names = ((), ()) if bill is None else (bill.keys(keys), bill.fields())
         self.for_user = bill is not None and bill.for_user
         is_recorded = int(recorded_of is not None)
@@ -176,40 +175,47 @@ class Settlements:
         """Those that are in the set of teams, as far as is known."""
         self._prepared: Recent[Hashable, SettlementArguments] = Recent(_RECENT_BILLS)
 
-    def send(self, settlement: Settlement, position: JournalPosition, admitted: Admitted) -> SentCall | None:
-        """Send a settlement that takes a single call, as nearly every one does. None where it takes more, or where the
-        call cannot be made: `settle` does it then, or raises the error."""
+    def begin(
+        self,
+        settlement: Settlement,
+        position: JournalPosition,
+        admitted: Admitted,
+        then: Callable[[BegunCall], None],
+    ) -> bool:
+        """Begin a settlement that takes a single call, as nearly every one does: `then` gets the call once it has
+        ended. False where it takes more, or where the call cannot be made: `settle` does it then, or raises the
+        error."""
         shares, entry, kept, created = admitted.shares, settlement.entry, settlement.record, settlement.created
         if shares is None or len(shares) > 1 or entry is None or created is not None:
-            return None
+            return False
         share = shares[0]
         if (
             admitted.reservation.holds is not settlement.holds
             or entry.team not in self._teams
             or self._arguments.billing_tag(entry.team) != share.batch.tag
         ):
-            return None
+            return False
         try:
-            command = self._command(settlement, SettledInSlot(entry, kept), share, position)
+            command = self._command(settlement, entry, kept, share, position)
         except Exception:  # noqa: BLE001 # Whatever it is, `settle` comes to it as well.
-            return None
-        return self._client.send(share.record, command)
+            return False
+        return self._client.begin(SETTLE, share.record, command, then)
 
-    def has_settled(self, sent: SentCall) -> bool:
-        """Whether the reply has come and says no more than that, as nearly every one does."""
-        reply = self._client.usual_reply(SETTLE, sent)
-        return reply is not None and len(reply) == _NO_MORE and reply[0] < _DAY_IS_CLOSED
+    def has_settled(self, call: BegunCall) -> bool:
+        """Whether its reply says no more than that, as nearly every one does."""
+        numbers = call.numbers
+        return numbers is not None and len(numbers) == _NO_MORE and numbers[0] < _DAY_IS_CLOSED
 
     async def settle(
         self,
         settlement: Settlement,
         position: JournalPosition,
         admitted: Admitted | None = None,
-        sent: SentCall | None = None,
+        begun: BegunCall | None = None,
     ) -> None:
         """In every slot that the settlement speaks of. What fails in one is repeated in all: each settles it once.
-        `admitted` is what this process has admitted under its id, if anything; `sent` what was sent of it. Raises
-        StoreUnavailable."""
+        `admitted` is what this process has admitted under its id, if anything; `begun` the call of it that has ended.
+        Raises StoreUnavailable."""
         entry, kept, billing = settlement.entry, settlement.record, ""
         if entry is not None:
             if entry.team not in self._teams:
@@ -227,7 +233,7 @@ class Settlements:
             shares.append(self._share_of(self._arguments.empty(billing), settlement, position))
         more = SettledInSlot(entry, kept)
         calls = [
-            self._settle_slot(settlement, more, share, position, sent)
+            self._settle_slot(settlement, more, share, position, begun)
             if share.batch.tag == billing
             else self._settle_slot(settlement, _NOTHING_MORE, share, position)
             for share in shares
@@ -247,7 +253,11 @@ class Settlements:
             begins = [begins[place] for place in batch.places]
         if begins != window.begins:
             window = self._arguments.window_of(batch, begins)
-        return SlotShare(batch, window, self._keys.record(batch.tag, position.process, settlement.at_ms))
+        record = self._keys.record(batch.tag, position.process, settlement.at_ms)
+        # What admission has used at once of a rate stays as it is, unless admission was not asked.
+        held, charged = settlement.holds.amounts, settlement.actual
+        is_asked = all(charged[batch.places[place]] <= held[batch.places[place]] for place in batch.at_once)
+        return SlotShare(batch, window, record, is_asked=is_asked)
 
     async def _settle_slot(
         self,
@@ -255,11 +265,14 @@ class Settlements:
         more: SettledInSlot,
         share: SlotShare,
         position: JournalPosition,
-        sent: SentCall | None = None,
+        begun: BegunCall | None = None,
     ) -> None:
         while True:
-            command = self._command(settlement, more, share, position)
-            outcome, _, *told = await self._client.run(SETTLE, share.record, command, sent)
+            if begun is not None and begun.numbers is not None:
+                outcome, _, *told = begun.numbers
+            else:
+                command = self._command(settlement, more.entry, more.kept, share, position)
+                outcome, _, *told = await self._client.run(SETTLE, share.record, command, begun)
             if outcome != _DAY_IS_CLOSED or more.entry is None:
                 if told:
                     self._crossed(share.batch.tag, told[0], told[1])
@@ -267,36 +280,37 @@ class Settlements:
                     self._teams.discard(more.entry.team)  # Should the next call fail, the repetition makes it.
                     await self._register_team(more.entry.team)
                 return
-            more, sent = SettledInSlot(moved_to(more.entry, day_of_ms(told[0])), more.kept), None
+            more, begun = SettledInSlot(moved_to(more.entry, day_of_ms(told[0])), more.kept), None
 
     def _command(
-        self, settlement: Settlement, more: SettledInSlot, share: SlotShare, position: JournalPosition
+        self,
+        settlement: Settlement,
+        entry: LedgerEntry | None,
+        kept: KeptRecord | None,
+        share: SlotShare,
+        position: JournalPosition,
     ) -> bytes:
-        entry, kept, batch, holds = more.entry, more.kept, share.batch, settlement.holds
+        holds, places = settlement.holds, share.batch.places
         held, charged = holds.amounts, settlement.charged if holds.capped else settlement.actual
-        if len(batch.places) != len(held):
-            held, charged = ([column[place] for place in batch.places] for column in (held, charged))
-        # What admission has used at once of a rate stays as it is, unless admission was not asked.
-        dues = batch.settled
-        for place in batch.at_once:
-            if charged[place] > held[place]:
-                dues = tuple(range(len(held)))
+        if len(places) != len(held):
+            held, charged = picked(held, places), picked(charged, places)
         recorded_of = None if kept is None else kept.record.team
-        figures: Sequence[int] = ()
-        weight, user = 0.0, ""
-        which: Hashable = (share.window, recorded_of, dues)
-        if entry is not None:
+        which: Hashable
+        figures: Sequence[int]
+        if entry is None:
+            figures, weight, user = (), 0.0, ""
+            which = (share.window, recorded_of, share.dues)
+        else:
             figures, user = figures_of(entry), entry.user
-            if user:
-                weight = weight_of(entry)
+            weight = weight_of(entry) if user else 0.0
             # What a bill's name is made of, without making it.
             which = (
-                share.window, recorded_of, dues, entry.day, entry.team, entry.key, entry.model, entry.upstream,
+                share.window, recorded_of, share.dues, entry.day, entry.team, entry.key, entry.model, entry.upstream,
                 entry.cost_center, entry.late, user != "",
             )  # fmt: skip
         prepared = self._prepared.get(which) if not position.place else None
         if prepared is None:
-            prepared = self._prepare(which, share, entry, recorded_of, dues, position)
+            prepared = self._prepare(which, share, entry, recorded_of, position)
         numbers = [position.place, weight, len(figures), *figures, len(held), *held, *charged]
         command = prepared.command(share.record_part, settlement.id, user, numbers)
         return command if kept is None else command + record_arguments(kept)
@@ -307,14 +321,11 @@ class Settlements:
         share: SlotShare,
         entry: LedgerEntry | None,
         recorded_of: str | None,
-        dues: Sequence[int],
         position: JournalPosition,
     ) -> SettlementArguments:
         bill = None if entry is None else bill_name(entry)
         journal = self._keys.journal(share.batch.tag, position.process) if position.place else None
-        prepared = SettlementArguments(
-            self._keys, self._timing, self._users_max, share.batch, share.window, bill, recorded_of, journal, dues
-        )
+        prepared = SettlementArguments(self._keys, self._timing, self._users_max, share, bill, recorded_of, journal)
         if journal is None:
             self._prepared.put(which, prepared)
         return prepared

@@ -7,9 +7,10 @@ script for each slot: admission goes from slot to slot and gives back what it go
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -35,7 +36,7 @@ from gateway.store.contract import (
 )
 from gateway.store.in_redis.admission import Admissions, Admitted, RecordLifetimes, SlotReply
 from gateway.store.in_redis.arguments import LONG_MS, ScriptArguments, Timing
-from gateway.store.in_redis.client import Observer, Router, SentCall, ServerClock
+from gateway.store.in_redis.client import BegunCall, Observer, Router, ServerClock
 from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.estimates import EstimateRows
 from gateway.store.in_redis.grants import GrantWriter
@@ -102,8 +103,12 @@ class RedisStore:
         timing = Timing(slack_ms=round(options.timeout_s * 1000), step_ms=options.hold_ttl_ms // HOLD_STEPS)
         arguments = ScriptArguments(keys, zone, options.process, self._servers.by_slot)
         uncertain = UncertainCalls(self._tasks, options.timeout_s)
-        self._admissions = Admissions(self.client.admissions, arguments, timing, uncertain, self._records, self._teams)
+        self._open: dict[str, Admitted] = {}
+        self._admissions = Admissions(
+            self.client.admissions, arguments, timing, uncertain, self._records, self._teams, self._open, self._refusal
+        )
         self._refused = RememberedRefusals(self.now_ms)
+        self.repeated_refusal: Callable[[AdmissionRequest], Refusal | None] = self._refused.repeated
         self.notifications = RedisNotificationOutbox(self.client.background, keys, self._servers.by_slot)
         self.losses = RedisLosses(self.client.background, keys)
         settlements = partial(
@@ -124,7 +129,6 @@ class RedisStore:
         self._objects = ObjectRows(self.client.admissions, keys)
         self._record_rows = RecordRows(self.client.background, keys)
         self._processes = ProcessChannel(self.client.background, keys, self._tasks)
-        self._open: dict[str, Admitted] = {}
         self._in_doubt: dict[str, Admitted] = {}
         """Settled, but without an answer: their records stay until a repetition has made sure, or as long as they last.
         What is lost or parked is never repeated."""
@@ -141,17 +145,13 @@ class RedisStore:
 
     def now_ms(self) -> int:
         """The store's time: what it gave last, and what has passed since. Also while it is out."""
-        return self.clock.now_ms()
+        return self.client.admissions.clock_of(self._teams).now_ms()
 
-    def repeated_refusal(self, request: AdmissionRequest) -> Refusal | None:
-        return self._refused.repeated(request)
+    def admit(self, request: AdmissionRequest) -> Coroutine[Any, Any, Reservation | Refusal]:
+        return self._admissions.admit(request)
 
-    async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
-        verdict = await self._admissions.admit(request)
-        if isinstance(verdict, Admitted):
-            self._open[request.id] = verdict
-            return verdict.reservation
-        refusal = self._admissions.refusal(request, verdict, await self._other_counters(request, verdict))
+    async def _refusal(self, request: AdmissionRequest, reply: SlotReply) -> Refusal:
+        refusal = self._admissions.refusal(request, reply, await self._other_counters(request, reply))
         self._refused.remember(request, refusal)
         return refusal
 
@@ -160,24 +160,21 @@ class RedisStore:
 
     def begin_settlement(self, settlement: Settlement, then: SettlementEnd) -> None:
         admitted = self._open.pop(settlement.id, None) or self._in_doubt.pop(settlement.id, None)
-        sent = None if admitted is None else self._settlements.send(settlement, self._unjournalled, admitted)
-        if admitted is None or sent is None:
+        if admitted is None or not self._settlements.begin(
+            settlement, self._unjournalled, admitted, partial(self._replied, settlement, admitted, then)
+        ):
             then(self._settle(settlement, admitted))
-        else:
-            sent.reply.add_done_callback(partial(self._replied, settlement, admitted, sent, then))
 
-    def _replied(
-        self, settlement: Settlement, admitted: Admitted, sent: SentCall, then: SettlementEnd, _reply: object
-    ) -> None:
-        if self._settlements.has_settled(sent):
+    def _replied(self, settlement: Settlement, admitted: Admitted, then: SettlementEnd, call: BegunCall) -> None:
+        if self._settlements.has_settled(call):
             self._records.end(admitted.reservation.at_ms)
             then(None)
         else:
-            then(self._settle(settlement, admitted, sent))
+            then(self._settle(settlement, admitted, call))
 
-    async def _settle(self, settlement: Settlement, admitted: Admitted | None, sent: SentCall | None = None) -> None:
+    async def _settle(self, settlement: Settlement, admitted: Admitted | None, begun: BegunCall | None = None) -> None:
         try:
-            await self._settlements.settle(settlement, self._unjournalled, admitted, sent)
+            await self._settlements.settle(settlement, self._unjournalled, admitted, begun)
         except Exception:
             if admitted is not None:
                 self._in_doubt[settlement.id] = admitted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from struct import pack
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import msgspec
 from hiredis import Reader
 
+from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason
 from gateway.core.store_url import read_store_url
 from gateway.runtime.name_lookup import NameLookups
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.store.in_redis.admission import Admissions, RecordLifetimes
+from gateway.store.in_redis.admission import Admissions, RecordLifetimes, SlotReply
 from gateway.store.in_redis.arguments import ScriptArguments, Timing, one_by_one
 from gateway.store.in_redis.client import Router, ServerClock
 from gateway.store.in_redis.connection import Command, CommandMaker, ConnectionDown, ErrorReply, RedisConnection
@@ -41,7 +43,10 @@ class FakeNode:
 
     background = urgent
 
-    async def call(self, command: Command | CommandMaker) -> Any:
+    def call(self, command: Command | CommandMaker) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(self._reply_to(command))
+
+    async def _reply_to(self, command: Command | CommandMaker) -> Any:
         made = command() if callable(command) else command
         words = _words(made) if isinstance(made, bytes) else made
         script = words[1] if words[0] == "EVALSHA" else ""
@@ -108,7 +113,16 @@ def admissions_over(nodes: FakeNodes, tasks: BackgroundTasks, slack_ms: int = 25
     router, keys = Router(nodes, _unobserved), StoreKeys("gw")
     arguments = ScriptArguments(keys, UTC, "one", by_slot=True)
     timing = Timing(slack_ms=slack_ms, step_ms=STEP_MS)
-    return Admissions(router, arguments, timing, HastyCalls(tasks, 0.001), RecordLifetimes(), keys.teams())
+    uncertain = HastyCalls(tasks, 0.001)
+    return Admissions(
+        router, arguments, timing, uncertain, RecordLifetimes(), keys.teams(), admitted={}, refusal=_refusal
+    )
+
+
+async def _refusal(request: AdmissionRequest, reply: SlotReply) -> Refusal:
+    """Of the limit that refuses no more than its name is true."""
+    limit = reply.call.batch.limits[0].limit
+    return Refusal(LimitStatus(limit, 0, 0, 0, 0), 0, RefusalReason.SPENT, 0, reply.now_ms)
 
 
 def _words(command: bytes) -> tuple[Any, ...]:

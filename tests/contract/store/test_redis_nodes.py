@@ -10,9 +10,9 @@ import pytest
 
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Mode, Scope
+from gateway.core.reservation import Refusal, Reservation
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.in_redis import RedisStore
-from gateway.store.in_redis.admission import Admitted, SlotReply
 from gateway.store.in_redis.scripts import ADMIT, GIVE_BACK
 from tests.contract.store.asking import ask, limit
 from tests.contract.store.keepers import UTC, redis_options, sure_tasks
@@ -66,7 +66,7 @@ async def test_nodes_whose_clocks_differ_admit_what_spans_both(
     nodes.others.ahead_ms = ahead_ms
     wide = limit("requests", "minute", 100, scope=Scope.ORGANISATION, subject="", team="")
     for _ in range(5):
-        assert isinstance(await admissions.admit(ask(limit("concurrent", None, 50), wide)), Admitted)
+        assert isinstance(await admissions.admit(ask(limit("concurrent", None, 50), wide)), Reservation)
     # The first had to learn how far the second node is ahead.
     assert nodes.teams.carried_out.count(ADMIT.sha) <= 6
     assert nodes.others.carried_out.count(ADMIT.sha) <= 6
@@ -77,11 +77,11 @@ async def test_what_cannot_be_given_back_after_a_refusal_is_given_back_later(
 ) -> None:
     admissions = admissions_over(nodes, tasks)
     first = await admissions.admit(ask(*TEAM, SHADOW, TIGHT))
-    assert isinstance(first, Admitted)
+    assert isinstance(first, Reservation)
     before = await used(store)
     nodes.fail(nodes.teams, GIVE_BACK)
     refused = await admissions.admit(ask(*TEAM, SHADOW, TIGHT))
-    assert isinstance(refused, SlotReply)
+    assert isinstance(refused, Refusal)
     assert (await used(store))[0] == (2, 0)
     nodes.fail(nodes.teams)
     await until_used(store, before)
@@ -93,7 +93,7 @@ async def test_what_a_second_node_does_not_answer_is_taken_back_from_the_first(
     """Also what a shadow limit bears and does not bear, which the record says."""
     admissions = admissions_over(nodes, tasks)
     quota = limit("tokens", "total", 40, name="tried tokens", mode=Mode.SHADOW)
-    assert isinstance(await admissions.admit(ask(SHADOW, quota)), Admitted)
+    assert isinstance(await admissions.admit(ask(SHADOW, quota)), Reservation)
     before = [(one.used, one.held) for one in await store.limit_statuses([*TEAM, SHADOW, TIGHT, quota])]
     nodes.fail(nodes.others, ADMIT)
     with pytest.raises(StoreUnavailable):

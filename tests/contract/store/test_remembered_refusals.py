@@ -12,7 +12,7 @@ import pytest
 from gateway.core.grants import Grant
 from gateway.core.reservation import AdmissionRequest
 from gateway.store.in_redis import RedisStore
-from gateway.store.in_redis.remembered_refusals import REPEATED_MS, RememberedRefusals
+from gateway.store.in_redis.remembered_refusals import AHEAD_MS, REPEATED_MS, RememberedRefusals
 from tests.contract.store.asking import admitted, ask, limit, refused, truth
 from tests.contract.store.keepers import UTC, redis_options
 from tests.redis_servers import RedisServer
@@ -130,6 +130,28 @@ async def test_what_is_not_refused_any_more_by_the_clock_is_not_repeated(store: 
     assert repeated.retry_after_ms == 1
     assert known.repeated(again(first)) is None
     known.remember(first, told)
+    assert known.repeated(again(first)) is None
+
+
+async def test_shortly_before_its_time_is_over_one_asks_redis_and_the_others_are_refused(store: RedisStore) -> None:
+    first = ask(SPENT_DAY)
+    await admitted(store, first)
+    told = await refused(store, again(first))
+    times = [0, REPEATED_MS - AHEAD_MS - 1, *[REPEATED_MS - AHEAD_MS] * 3, REPEATED_MS - 1, REPEATED_MS]
+    now_ms = iter([told.at_ms + each for each in times])
+    known = RememberedRefusals(lambda: next(now_ms))
+    known.remember(first, told)
+    assert [known.repeated(again(first)) is not None for _ in times] == [True, True, False, True, True, True, False]
+
+
+async def test_what_a_rate_lets_through_soon_is_not_asked_ahead(store: RedisStore) -> None:
+    first = ask(SPENT_DAY)
+    await admitted(store, first)
+    told = msgspec.structs.replace(await refused(store, again(first)), retry_after_ms=REPEATED_MS - 1)
+    now_ms = iter([told.at_ms + REPEATED_MS - 2, told.at_ms + REPEATED_MS - 1])
+    known = RememberedRefusals(lambda: next(now_ms))
+    known.remember(first, told)
+    assert known.repeated(again(first)) is not None
     assert known.repeated(again(first)) is None
 
 

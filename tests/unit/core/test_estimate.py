@@ -110,6 +110,21 @@ def test_attachments_count_and_teach_nothing() -> None:
     assert estimator.input_tokens(InputSize(400, attached=1_000)) == 1_100
 
 
+def test_whatever_may_change_an_estimate_makes_another_revision_of_it() -> None:
+    estimator = Estimator()
+    seen = [estimator.revision]
+    estimator.learn(InputSize(4_000), 2_000, 0)
+    seen.append(estimator.revision)
+    for _ in range(16):
+        estimator.learn(InputSize(0), 0, 7)
+    seen.append(estimator.revision)
+    estimator.begin_with(learned(2.0))
+    seen.append(estimator.revision)
+    assert len(set(seen)) == 4
+    assert estimator.input_tokens(InputSize(4_000)) == 2_000
+    assert estimator.revision == seen[-1]
+
+
 def test_how_fast_a_model_writes_is_learned() -> None:
     estimator = Estimator()
     assert estimator.output_within(2.0) == int(2 * TOKENS_PER_SECOND_AT_FIRST)

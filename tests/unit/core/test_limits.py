@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from gateway.core.limits import Limit, Meter, Mode, Per, Scope, WhenSpent
+from gateway.core.limits import Limit, Meter, Mode, Per, Scope, WhenSpent, charged_by_use
 
 MONTHLY = Limit("month", Scope.TEAM, "search", Meter.TOKENS, Per.MONTH, 1_000, 1_000, "search")
 
@@ -35,3 +35,10 @@ def test_only_an_enforced_limit_ends_a_stream() -> None:
     stops = msgspec.structs.replace(MONTHLY, when_spent=WhenSpent.STOP)
     assert (MONTHLY.stops, stops.stops) == (False, True)
     assert not msgspec.structs.replace(stops, mode=Mode.SHADOW).stops
+
+
+@pytest.mark.parametrize("meters", [[], [Meter.USD], [Meter.REQUESTS], list(Meter), [Meter.OUTPUT_TOKENS] * 2])
+def test_each_limit_is_charged_by_its_meter_however_many_there_are(meters: list[Meter]) -> None:
+    charges = {Meter.TOKENS: 57, Meter.INPUT_TOKENS: 12, Meter.OUTPUT_TOKENS: 45, Meter.USD: 9}
+    charged = charged_by_use([msgspec.structs.replace(MONTHLY, meter=meter) for meter in meters])
+    assert list(charged((0, 57, 12, 45, 9))) == [charges.get(meter, 0) for meter in meters]

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
-import pytest
 
 from gateway.core.endpoints import ENDPOINTS
 from gateway.core.errors import RateExceeded
-from gateway.core.estimate import Estimator
 from gateway.core.exchange import Exchange
 from gateway.core.refused_requests import KEPT_S, RefusedRequests
 from gateway.core.reservation import AdmissionRequest
@@ -71,21 +69,6 @@ def test_a_request_that_is_sent_otherwise_is_not_like_it() -> None:
         kept = Kept()
         kept.keep()
         assert not is_kept_for(kept)
-
-
-@pytest.mark.parametrize("changes", [{"characters_per_token": 1.5}, {"output": 2_000}])
-def test_it_asks_the_same_only_with_the_same_estimates(changes: dict[str, float]) -> None:
-    kept = Kept()
-    refused = kept.keep()
-    assert refused.parsed is not None
-    estimator = refused.estimator = Estimator()
-    refused.estimated_input = estimator.input_tokens(refused.parsed.input_size)
-    kept.requests.keep(refused, BODY, SNAPSHOT, "ann", ERROR)
-    found = kept.requests.find(refused, BODY, SNAPSHOT, "ann")
-    assert found is not None
-    assert found.asks_the_same()
-    estimator.begin_with(msgspec.structs.replace(estimator.learned, **changes))
-    assert not found.asks_the_same()
 
 
 def test_all_of_it_is_forgotten_a_moment_after_the_first() -> None:

@@ -14,9 +14,10 @@ from gateway.core.input_size import InputSize
 from gateway.core.limits import Limit, Meter, Per
 from gateway.core.pricing import Price, PriceTerms
 from gateway.core.request import ParsedRequest
-from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
+from gateway.core.request_fields import TOKENS_MAX
+from gateway.core.reservation import CHARGE_MAX, AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
 from gateway.core.snapshot import Model
-from gateway.stages.admit import MOST_WITHOUT_CAP, admission_request, admitted, ask
+from gateway.stages.admit import MOST_WITHOUT_CAP, admission_request, admitted, ask, refused_at_once
 from tests.unit.fakes import CALLER, MODEL, NOW_MS, Ledgers, amount_of, body_of, exchange_of, limit, target
 
 INPUT = 100
@@ -34,9 +35,9 @@ async def reserved(
     exchange: Exchange, parsed: ParsedRequest, store: Ledgers, estimates: Estimates | None = None
 ) -> Reservation:
     """What the request is given by the store, as the pipeline asks it."""
-    assert ask(exchange, parsed, estimates or Estimates(), store, parsed.user) is None
-    assert exchange.asked is not None
-    return admitted(exchange, parsed, await store.admit(exchange.asked))
+    asked = ask(exchange, parsed, estimates or Estimates(), parsed.user)
+    assert refused_at_once(exchange, parsed, asked, store) is None
+    return admitted(exchange, parsed, await store.admit(asked))
 
 
 def amount(of: Limit, **members: Any) -> int:
@@ -90,6 +91,16 @@ def test_what_a_tools_model_may_take_is_held_by_quotas(meter: Meter, per: Per, m
         return amount_of(ask.charges[0], 50)
 
     assert held(Consultation(0, "opus", ADVISOR, uses=3, tokens=40)) == held() + more
+
+
+@pytest.mark.parametrize("meter", [Meter.TOKENS, Meter.USD])
+def test_no_use_of_a_tools_model_is_held_for_more_than_a_store_can_count(meter: Meter) -> None:
+    caller = msgspec.structs.replace(CALLER, limits=(limit(meter, Per.DAY), limit(Meter.REQUESTS, Per.DAY)))
+    exchange, parsed = exchange_of(body_of(max_tokens=50), caller=caller)
+    most = Consultation(0, "opus", ADVISOR, uses=TOKENS_MAX - 1, tokens=TOKENS_MAX - 1)
+    parsed = msgspec.structs.replace(parsed, consulted=(most,) * 2)
+    ask = admission_request(exchange, parsed, parsed.binding.limits_for(parsed.user), OUTPUT_AT_FIRST)
+    assert ask.fixed == [CHARGE_MAX, 1]
 
 
 def test_a_cost_is_rounded_up() -> None:
@@ -283,7 +294,9 @@ async def test_what_the_store_repeats_is_refused_before_it_is_asked() -> None:
     exchange, parsed = exchange_of()
     store = Ledgers()
     store.repeated = Refusal(LimitStatus(limit(), 1, 0, 0, NOW_MS + 1), 1, RefusalReason.SPENT, 500, NOW_MS)
-    assert type(ask(exchange, parsed, Estimates(), store, parsed.user)) is RateExceeded
+    asked = ask(exchange, parsed, Estimates(), parsed.user)
+    assert type(refused_at_once(exchange, parsed, asked, store)) is RateExceeded
+    assert exchange.asked is asked
     assert exchange.refusal is store.repeated
     assert (store.asked, exchange.store_seconds) == ([], 0)
 

@@ -308,7 +308,7 @@ async def test_each_limit_is_settled_to_what_was_used_of_it() -> None:
     (settled,) = store.settled
     assert settled.holds == HOLDS
     assert {hold.limit.meter for hold in HOLDS} == set(Meter)
-    assert settled.actual == [0, 0, 57, 12, 45, COST]
+    assert list(settled.actual) == [0, 0, 57, 12, 45, COST]
     assert (exchange.usage, exchange.cost) == (Usage(12, 45), COST)
     assert settled.entry is not None
     assert (settled.id, settled.entry.usage, settled.entry.cost) == ("exchange-1", Usage(12, 45), COST)
@@ -351,7 +351,7 @@ async def test_a_free_request_gives_everything_back_and_has_no_entry() -> None:
     held(exchange)
     await settle_now(exchange, store, Unrecorded())
     (settled,) = store.settled
-    assert settled.actual == [0, 0, 0, 0, 0, 0]
+    assert list(settled.actual) == [0, 0, 0, 0, 0, 0]
     assert (settled.entry, exchange.usage, exchange.cost) == (None, None, 0)
 
 
@@ -367,7 +367,8 @@ async def test_a_free_request_gives_everything_back_and_has_no_entry() -> None:
 def test_the_day_is_that_of_the_admission_in_the_configured_zone(zone: str, at_ms: int, day: str) -> None:
     exchange = seen(*WORDS, USAGE)
     exchange.usage = Usage(1, 1)
-    entry = settlement(exchange, held(exchange, at_ms), ZoneInfo(zone)).entry
+    assert exchange.parsed is not None
+    entry = settlement(exchange, exchange.parsed, held(exchange, at_ms), ZoneInfo(zone)).entry
     assert entry is not None
     assert entry.day == day
 

@@ -99,7 +99,7 @@ class _Connected:
         while await request.content.readany():
             pass
         await self.may_answer.wait()
-        self.served.append((request.url.path, *(name.lower() for name in request.headers)))
+        self.served.append((request.path, *(name.lower() for name in request.headers)))
         self.connection.begin_answer(200, "\r\na: b", "content-length: 0\r\n", b"")
 
     async def receive(self, pieces: Sequence[bytes]) -> None:
@@ -148,27 +148,38 @@ def test_nothing_is_served_behind_a_request_for_another_protocol(
 _UPGRADE = b"host: g\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
 IGNORED_UPGRADES = (
     b"GET /upgrade HTTP/1.1\r\n" + _UPGRADE + b"\r\n",
-    b"\r\n\r\nGET /upgrade HTTP/1.1\r\n" + _UPGRADE + b"\r\n",
     b"POST /upgrade HTTP/1.1\r\n" + _UPGRADE + b"content-length: 6\r\n\r\n{\r\n\r\n}",
+    b"\r\n\r\nGET /upgrade HTTP/1.1\r\n" + _UPGRADE + b"\r\n",
     b"POST /upgrade HTTP/1.1\r\n" + _UPGRADE + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     b"POST /upgrade HTTP/1.1\r\n" + _UPGRADE + b"content-length: 300000\r\n\r\n" + b"x" * 300_000,
 )
 
 
-@pytest.mark.parametrize("upgrade", IGNORED_UPGRADES[:3], ids=["GET", "blank lines", "body"])
-async def test_what_follows_an_upgrade_that_is_ignored_is_served(upgrade: bytes) -> None:
+@pytest.mark.parametrize("upgrade", IGNORED_UPGRADES)
+async def test_a_connection_ends_where_something_is_right_behind_an_upgrade_that_is_ignored(upgrade: bytes) -> None:
     connected = _Connected()
-    await connected.receive([upgrade + LATER + LATER, LATER])
-    assert [path for path, *_ in connected.served] == ["/upgrade", "/later", "/later", "/later"]
-    assert not connected.client.is_closed
+    await connected.receive([LATER, upgrade + LATER + LATER, LATER])
+    assert [path for path, *_ in connected.served] == ["/later", "/upgrade"]
+    assert connected.client.is_closed
 
 
-@pytest.mark.parametrize("upgrade", IGNORED_UPGRADES[:3], ids=["GET", "blank lines", "body"])
+@pytest.mark.parametrize("upgrade", IGNORED_UPGRADES[:2], ids=["GET", "body"])
+@pytest.mark.parametrize("before", [(), (LATER,)], ids=["first", "later"])
 @given(at=cuts)
-def test_a_connection_is_kept_behind_an_upgrade_that_is_ignored(upgrade: bytes, at: list[int]) -> None:
-    head = upgrade.index(b"\r\n\r\n", 4) + 4
-    connected = asyncio.run(_served([upgrade[:head], *split(upgrade[head:], at)], [LATER]))
-    assert [path for path, *_ in connected.served] == ["/upgrade", "/later"]
+def test_a_connection_is_kept_behind_an_upgrade_that_is_ignored(
+    upgrade: bytes, before: tuple[bytes, ...], at: list[int]
+) -> None:
+    head = upgrade.index(b"\r\n\r\n") + 4
+    connected = asyncio.run(_served(before, [upgrade[:head], *split(upgrade[head:], at)], [LATER]))
+    assert [path for path, *_ in connected.served] == [*("/later" for _ in before), "/upgrade", "/later"]
+
+
+async def test_nothing_is_lost_behind_an_upgrade_whose_head_came_but_for_its_last_byte() -> None:
+    upgrade = IGNORED_UPGRADES[1].replace(b"{\r\n\r\n}", b"{    }")
+    head = upgrade.index(b"\r\n\r\n") + 3
+    connected = await _served_or_closed([upgrade[:head], upgrade[head:] + LATER])
+    assert [path for path, *_ in connected.served] == ["/upgrade"]
+    assert connected.client.is_closed
 
 
 @given(st.lists(st.sampled_from([*IGNORED_UPGRADES, LATER, CHUNKED + b"0\r\n\r\n"]), max_size=5), cuts)
@@ -412,7 +423,7 @@ async def test_of_what_is_no_http_behind_a_request_that_lasts_only_the_first_is_
     handled.connection.data_received(LATER)
     for _ in range(100):
         handled.connection.data_received(b"\0" * 1000)
-    assert len(handled.connection._waiting) == 1
+    assert not handled.connection.has_more
     may_answer.set()
     await settled()
     assert handled.client.read.count(b"HTTP/1.1 401 ") == handled.client.read.count(b"HTTP/1.1 400 ") == 1
