@@ -120,7 +120,7 @@ def paths_in(text: bytes) -> set[Path]:
     """Every path in a JSON text, from wherever it begins; of Gemini's lists by modality, with that as a name."""
     found: set[Path] = set()
 
-    def walk(value: Any, path: FilePath) -> None:
+    def walk(value: Any, path: Path) -> None:
         found.update(path[begin:] for begin in range(len(path)))
         if isinstance(value, list):
             for each in value:
