@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Protocol
-
-import msgspec
 
 from gateway.core.errors import Blame, Failure, GatewayError
 from gateway.core.estimate import Estimator
@@ -78,7 +77,8 @@ class AnswerTally(Protocol):
         ...
 
 
-class Exchange(msgspec.Struct, eq=False):
+@dataclass(slots=True, eq=False)  # A struct takes several times as long to set one of its attributes.
+class Exchange:
     """Filled in stage by stage; None means that the request did not come so far. `id` is of the gateway's
     own making, since settlement is idempotent by it and clients choose their request ids.
 
@@ -123,7 +123,7 @@ class Exchange(msgspec.Struct, eq=False):
     upstream_seconds: float = 0.0
     store_seconds: float | None = None
     """How long the store's verdict took; 0 where it repeated a refusal without a call."""
-    attempts: list[tuple[str, str]] = []
+    attempts: list[tuple[str, str]] = field(default_factory=list)
     """(upstream's name, outcome) of each try, in order."""
     trace: RequestTrace | None = None
     """None where its spans are not kept."""

@@ -69,7 +69,7 @@ class LimitHeaders:
         known = self._known.get(len(used)) or self._known_of(len(used))
         headers: Sequence[_HeaderFields] | None = known.fields
         if headers is None:
-            headers = [_tightest(each, used, held) for each in known.alternatives]
+            headers = _all_tightest(known.alternatives, used, held)
         written: list[tuple[str, str]] = []
         for place, capacity, shown, remaining_name, reset_name, in_dollars in headers:
             left = capacity - used[place] - held[place]
@@ -86,7 +86,7 @@ class LimitHeaders:
         """The headers that say when a limit is whole again, with that time: of `written`, what time alone changes."""
         used, held, resets_ms = statuses.used, statuses.held, statuses.resets_ms
         known = self._known.get(len(used)) or self._known_of(len(used))
-        headers = [_tightest(each, used, held) for each in known.alternatives]
+        headers = _all_tightest(known.alternatives, used, held)
         return {each.reset_name: resets_ms[each.place] for each in headers if resets_ms[each.place]}
 
     def _known_of(self, limits: int) -> KnownHeaders:
@@ -105,6 +105,12 @@ class KnownHeaders:
         self.alternatives = alternatives
         is_shared = any(len(each) > 1 for each in alternatives)
         self.fields = None if is_shared else [each[0].fields for each in alternatives]
+
+
+def _all_tightest(
+    alternatives: Sequence[Sequence[LimitHeader]], used: Sequence[int], held: Sequence[int]
+) -> list[LimitHeader]:
+    return [_tightest(each, used, held) for each in alternatives]
 
 
 def _tightest(headers: Sequence[LimitHeader], used: Sequence[int], held: Sequence[int]) -> LimitHeader:

@@ -19,6 +19,9 @@ from gateway.core.usage import Usage
 OUTPUT_SHARE_FLOOR = 2_048
 """Tokens of output that a quota grants in any case, as far as so much is asked for and left."""
 
+CHARGE_MAX = 2**60
+"""What a request may ask of one limit: more than any limit has, and less than where a store's integers end."""
+
 _OUTPUT_SHARE = 8
 
 
@@ -44,8 +47,9 @@ class Charge(msgspec.Struct, frozen=True):
 class AdmissionRequest(msgspec.Struct, frozen=True, gc=False):
     """One request's question to the store: may it pass, and how much may it produce?
 
-    `limits`, `fixed` and `per_output` are its charges, column by column. `limits` is the same tuple for each request
-    that they bind, so that a store can keep by its identity what it has prepared for them.
+    `limits`, `fixed` and `per_output` are its charges, column by column, none of them more than CHARGE_MAX. `limits` is
+    the same tuple for each request that they bind, so that a store can keep by its identity what it has prepared for
+    them.
 
     Outputs are tokens over all choices. Rates hold `likely`. A quota grants of `most` what `output_share` says, and
     refuses where it has less than `least` left: the verdict says how much was granted.

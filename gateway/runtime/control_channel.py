@@ -193,11 +193,6 @@ class BodyParts:
         """Drop what has come of a body whose rest is not waited for."""
         self._bodies.pop(body_id, None)
 
-    @property
-    def unfinished(self) -> int:
-        """Bodies whose last part has not come."""
-        return len(self._bodies)
-
 
 class ControlServer:
     """A worker's end: carries out orders and answers requests, which do not wait for one another."""

@@ -17,7 +17,7 @@ from gateway.core.limit_status import refusal_error
 from gateway.core.limits import Limit
 from gateway.core.refused_requests import RefusedRequest
 from gateway.core.request import ParsedRequest
-from gateway.core.reservation import OUTPUT_SHARE_FLOOR, AdmissionRequest, Refusal, Reservation
+from gateway.core.reservation import CHARGE_MAX, OUTPUT_SHARE_FLOOR, AdmissionRequest, Refusal, Reservation
 from gateway.core.snapshot import MILLION, ChargeRules
 from gateway.store.contract import Counters
 
@@ -98,7 +98,8 @@ def admission_request(
         # A request that names no end user is not bound by the limits of one.
         fixed, per_output = fixed[: len(limits)], per_output[: len(limits)]
     if parsed.consulted:
-        fixed = [each + more for each, more in zip(fixed, consultation_charges(parsed, entered), strict=False)]
+        beside = consultation_charges(parsed, entered)
+        fixed = [min(each + more, CHARGE_MAX) for each, more in zip(fixed, beside, strict=False)]
     likely = (expected if expected < most else most) * choices
     if parsed.asked_cap is None:
         likely = _likely_within(rules, fixed, likely)

@@ -84,13 +84,9 @@ class MetricsAggregator:
             both = aggregate([unpack(self._ended).series, unpack(last).series])
             self._ended = pack(ProcessReport([series for series in both if not isinstance(series, Gauge)]))
 
-    def render(self, own: Iterable[Series]) -> tuple[bytes, str]:
-        """The exposition of all of them and of `own`, and its content type."""
-        return b"".join(self.parts(own)), CONTENT_TYPE
-
     def parts(self, own: Iterable[Series]) -> Iterator[bytes]:
-        """The exposition, part by part, each of which takes a few milliseconds at most; some are empty. It is that of
-        the moment at which the first is asked for."""
+        """The exposition of all of them and of `own`, part by part, each of which takes a few milliseconds at most;
+        some are empty. It is that of the moment at which the first is asked for."""
         reports = [*self._latest.values(), pack(ProcessReport(list(own)))]
         found = {series.name: series for series in self._configured_of_ended()}
         yield b""
@@ -113,13 +109,9 @@ class MetricsAggregator:
         return ended
 
 
-def exposition(every: Iterable[Series]) -> bytes:
-    return b"".join(exposition_parts(every))
-
-
 def exposition_parts(every: Iterable[Series]) -> Iterator[bytes]:
-    """The same, part by part, each of which takes a fraction of a millisecond. Series may change between two parts: all
-    lines of a label set are in one."""
+    """The exposition, part by part, each of which takes a fraction of a millisecond. Series may change between two
+    parts: all lines of a label set are in one."""
     for series in every:
         lines: list[str] = []
         size = 0

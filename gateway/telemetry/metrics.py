@@ -26,7 +26,7 @@ from gateway.core.reservation import LimitStatus
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.usage import Usage, UsageSource
 from gateway.telemetry.configured_names import STORED_LIMIT, ConfiguredNames, prune
-from gateway.telemetry.exposition import CONTENT_TYPE, ProcessReport, exposition_parts, pack
+from gateway.telemetry.exposition import ProcessReport, exposition_parts, pack
 from gateway.telemetry.process_metrics import ProcessMetrics
 from gateway.telemetry.quota_uses import QuotaUses, quota_labels
 from gateway.telemetry.series import Counter, Gauge, Histogram, Labels, Series
@@ -295,10 +295,6 @@ class Metrics:
         self.quotas.keep(snapshot)
         self._names = names
 
-    def render(self) -> tuple[bytes, str]:
-        """The exposition and its content type."""
-        return b"".join(self.parts()), CONTENT_TYPE
-
     def parts(self) -> Iterator[bytes]:
         """The exposition, part by part: requests may be counted between two of them."""
         return exposition_parts(chain(self.each(), self._process.series()))
@@ -307,12 +303,8 @@ class Metrics:
         """The same for a supervisor, which adds it to that of other workers. `every` is what `each` has given."""
         return pack(ProcessReport([*every, *self._process.series()], self._names))
 
-    def every(self) -> list[Series]:
-        """Every series but those of the process, without what is no longer configured."""
-        return list(self.each())
-
     def each(self) -> Iterator[Series]:
-        """The same, one after the other: what is no longer configured is removed from a series as it is given."""
+        """Every series but those of the process: what is no longer configured is removed from each as it is given."""
         self.add_counted()
         self.quota_used.values = self.quotas.ratios()
         for each in [each for each in vars(self).values() if isinstance(each, Series)]:

@@ -135,7 +135,9 @@ async def test_a_quota_that_a_reload_removes_is_no_metric_any_more() -> None:
 
 async def test_the_configuration_in_use_is_a_metric_from_the_start() -> None:
     async with whole_gateway("http://127.0.0.1:1/v1") as gateway:
-        text = (await gateway.request("GET", "/metrics", admin=True)).body.decode()
+        page = await gateway.request("GET", "/metrics", admin=True)
+        assert page.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        text = page.body.decode()
         hashes = [line for line in text.splitlines() if line.startswith("gateway_config_info{")]
         assert [len(line.split('"')[1]) for line in hashes] == [12]
         assert "gateway_config_last_reload_success_timestamp_seconds 1" in text

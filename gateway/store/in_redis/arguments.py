@@ -190,7 +190,7 @@ class SlotCall(SlotShare):
         """The call for this request, which wants `most` output, at the time that the batch's server has now."""
         fixed, per_output, places = request.fixed, request.per_output, self.batch.places
         if len(places) != len(fixed):
-            fixed, per_output = [fixed[place] for place in places], [per_output[place] for place in places]
+            fixed, per_output = picked(fixed, places), picked(per_output, places)
         least, numbers = request.least, self._numbers
         if least > most:
             least = most
@@ -370,6 +370,12 @@ class ScriptArguments:
 
 def counter_key(arguments: LimitArguments, terms: CounterTerms) -> str:
     return f"{arguments.stem}:{terms.first}" if arguments.kind == QUOTA else arguments.stem
+
+
+def picked(column: Sequence[int], places: Sequence[int]) -> list[int]:
+    """What the column has at these places. Not within the functions that each request calls: they would keep the column
+    in a cell for it."""
+    return [column[place] for place in places]
 
 
 def one_by_one(values: Sequence[float | str]) -> bytes:

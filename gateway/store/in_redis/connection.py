@@ -117,7 +117,7 @@ class ReplyTaker(Protocol):
     def set_result(self, reply: Any, /) -> None: ...
 
     def set_exception(self, error: Any, /) -> None:
-        """ErrorReply or ConnectionDown."""
+        """ErrorReply or ConnectionDown, or why the command could not be made."""
         ...
 
 
@@ -156,20 +156,30 @@ class RedisStream(asyncio.Protocol):
         return not self.paused and transport is not None and not transport.is_closing()
 
     def send_one(self, call: _PendingCall) -> None:
+        """Send it, though it may not be waited for. What cannot be made fails."""
         assert self._transport is not None
         command = call.command
-        packed = command if type(command) is bytes else _packed(command)
+        try:
+            packed = command if type(command) is bytes else _packed(command)
+        except Exception as defect:  # noqa: BLE001 # Whatever it is, it is for who has called.
+            call.taker.set_exception(defect)
+            return
         self.sent.append(call)
         self._transport.write(packed)
 
     def send(self, calls: Sequence[_PendingCall]) -> None:
-        """Send those that are still waited for."""
+        """Send those that are still waited for. One whose command cannot be made fails alone: replies belong to what is
+        in `sent`, one by one."""
         assert self._transport is not None
         commands: list[bytes] = []
         for call in calls:
             if not call.taker.done():
                 command = call.command
-                commands.append(command if type(command) is bytes else _packed(command))
+                try:
+                    commands.append(command if type(command) is bytes else _packed(command))
+                except Exception as defect:  # noqa: BLE001 # Whatever it is, it is for who has called.
+                    call.taker.set_exception(defect)
+                    continue
                 self.sent.append(call)
         self._transport.write(b"".join(commands))
 

@@ -25,6 +25,7 @@ from gateway.store.in_redis.arguments import (
     counter_key,
     one_by_one,
     packed,
+    picked,
 )
 from gateway.store.in_redis.client import BegunCall, Router
 from gateway.store.in_redis.keys import StoreKeys, gathered_users
@@ -289,18 +290,19 @@ class Settlements:
         share: SlotShare,
         position: JournalPosition,
     ) -> bytes:
-        batch, holds = share.batch, settlement.holds
+        holds, places = settlement.holds, share.batch.places
         held, charged = holds.amounts, settlement.charged if holds.capped else settlement.actual
-        if len(batch.places) != len(held):
-            held, charged = ([column[place] for place in batch.places] for column in (held, charged))
+        if len(places) != len(held):
+            held, charged = picked(held, places), picked(charged, places)
         recorded_of = None if kept is None else kept.record.team
-        figures: Sequence[int] = ()
-        weight, user = 0.0, ""
-        which: Hashable = (share.window, recorded_of, share.dues)
-        if entry is not None:
+        which: Hashable
+        figures: Sequence[int]
+        if entry is None:
+            figures, weight, user = (), 0.0, ""
+            which = (share.window, recorded_of, share.dues)
+        else:
             figures, user = figures_of(entry), entry.user
-            if user:
-                weight = weight_of(entry)
+            weight = weight_of(entry) if user else 0.0
             # What a bill's name is made of, without making it.
             which = (
                 share.window, recorded_of, share.dues, entry.day, entry.team, entry.key, entry.model, entry.upstream,

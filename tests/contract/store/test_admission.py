@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.core.limits import Mode, Scope
-from gateway.core.reservation import Refusal, RefusalReason, Reservation
+from gateway.core.reservation import CHARGE_MAX, Refusal, RefusalReason, Reservation
 from gateway.store.contract import Store
 from tests.contract.store.asking import MILLION, admitted, ask, limit, refused, truth, used_and_held
 from tests.contract.store.keepers import Keeper
@@ -237,3 +237,14 @@ async def test_a_limit_nobody_has_used_is_whole(store: Store) -> None:
     limit_statuses = await store.limit_statuses(EVERY_LIMIT)
     assert [one.limit for one in limit_statuses] == EVERY_LIMIT
     assert [(one.used, one.held, one.left) for one in limit_statuses] == [(0, 0, one.amount) for one in EVERY_LIMIT]
+
+
+async def test_the_largest_charge_is_refused_and_no_other_request_of_its_turn(store: Store) -> None:
+    quota, rate = limit("usd", "month", 2**53), limit("tokens", "minute", 1_000_000)
+    others = [ask(quota, rate, fixed=10 * number) for number in range(1, 5)]
+    first, *verdicts = await asyncio.gather(
+        *[store.admit(one) for one in (ask(quota, fixed=CHARGE_MAX, most=2**40), *others)]
+    )
+    assert isinstance(first, Refusal)
+    assert (first.why, first.limit_status.limit) == (RefusalReason.NEVER, quota)
+    assert [one.id for one in verdicts if isinstance(one, Reservation)] == [one.id for one in others]

@@ -7,6 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -224,3 +225,22 @@ async def test_a_server_of_another_protocol_is_an_outage() -> None:
     assert "protocol of Redis" in (store.trouble or ""), store.trouble
     await store.close()
     server.close()
+
+
+async def test_a_command_that_cannot_be_made_fails_alone(redis: RedisServer) -> None:
+    """Of several in one turn: those around it are sent, and each gets its own reply."""
+    failures = Failures()
+    connect = RedisConnector(read_store_url(redis.url), NameLookups(failures.tasks)).to(("", 0))
+    connection = RedisConnection(connect, TIMEOUT_S, failures.tasks)
+    with contextlib.closing(connection):
+        for place in range(4):
+            words = ["a", "b", "c", "d"]
+            words[place] = "\ud800"
+            async with asyncio.timeout(10):
+                replies: list[Any] = await asyncio.gather(
+                    *[connection.call(("ECHO", word)) for word in words], return_exceptions=True
+                )
+            assert isinstance(replies[place], UnicodeEncodeError)
+            del words[place], replies[place]
+            assert replies == [word.encode() for word in words]
+    await failures.tasks.close()

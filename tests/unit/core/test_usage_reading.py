@@ -476,7 +476,7 @@ def test_units_that_a_stream_has_brought_count_where_it_ends_before_its_report(
     for event in _brought(table, *units):
         text = json.dumps(event).encode()
         if is_scanned:
-            scanner = reader.scanner(event["type"])
+            scanner = reader.scanner()
             scanner.feed(text)
             scanner.close()
         else:
@@ -657,8 +657,9 @@ def test_the_id_is_read_that_the_upstream_keeps_the_answer_under(
 
 def test_the_id_of_a_long_answer_is_picked_out_of_it() -> None:
     reader = UsageReader(RESPONSES_USAGE)
-    scanner = reader.scanner("response.created")
-    for piece in (b'{"response":{"instructions":"', b"x" * 100_000, b'","id":"resp_', b'1"}}'):
+    scanner = reader.scanner()
+    begun = b'{"type":"response.created","response":{"instructions":"'
+    for piece in (begun, b"x" * 100_000, b'","id":"resp_', b'1"}}'):
         scanner.feed(piece)
     scanner.close()
     assert reader.object_id == "resp_1"

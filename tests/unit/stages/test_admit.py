@@ -14,7 +14,8 @@ from gateway.core.input_size import InputSize
 from gateway.core.limits import Limit, Meter, Per
 from gateway.core.pricing import Price, PriceTerms
 from gateway.core.request import ParsedRequest
-from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
+from gateway.core.request_fields import TOKENS_MAX
+from gateway.core.reservation import CHARGE_MAX, AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
 from gateway.core.snapshot import Model
 from gateway.stages.admit import MOST_WITHOUT_CAP, admission_request, admitted, ask, refused_at_once
 from tests.unit.fakes import CALLER, MODEL, NOW_MS, Ledgers, amount_of, body_of, exchange_of, limit, target
@@ -90,6 +91,16 @@ def test_what_a_tools_model_may_take_is_held_by_quotas(meter: Meter, per: Per, m
         return amount_of(ask.charges[0], 50)
 
     assert held(Consultation(0, "opus", ADVISOR, uses=3, tokens=40)) == held() + more
+
+
+@pytest.mark.parametrize("meter", [Meter.TOKENS, Meter.USD])
+def test_no_use_of_a_tools_model_is_held_for_more_than_a_store_can_count(meter: Meter) -> None:
+    caller = msgspec.structs.replace(CALLER, limits=(limit(meter, Per.DAY), limit(Meter.REQUESTS, Per.DAY)))
+    exchange, parsed = exchange_of(body_of(max_tokens=50), caller=caller)
+    most = Consultation(0, "opus", ADVISOR, uses=TOKENS_MAX - 1, tokens=TOKENS_MAX - 1)
+    parsed = msgspec.structs.replace(parsed, consulted=(most,) * 2)
+    ask = admission_request(exchange, parsed, parsed.binding.limits_for(parsed.user), OUTPUT_AT_FIRST)
+    assert ask.fixed == [CHARGE_MAX, 1]
 
 
 def test_a_cost_is_rounded_up() -> None:

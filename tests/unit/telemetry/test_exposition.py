@@ -15,7 +15,7 @@ from gateway.telemetry.exposition import (
     MetricsAggregator,
     ProcessReport,
     aggregate,
-    exposition,
+    exposition_parts,
     pack,
     unpack,
 )
@@ -45,14 +45,14 @@ def aggregated(*processes: list[Series]) -> dict[str, Series]:
 
 
 def shown(aggregator: MetricsAggregator, own: list[Series] | None = None) -> dict[str, float]:
-    text = aggregator.render(own or [])[0].decode()
+    text = b"".join(aggregator.parts(own or [])).decode()
     return {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
 
 
 def test_what_is_packed_comes_out_as_it_was() -> None:
     metrics = Metrics(StoppedClock(), "1.2.3")
     metrics.exchange(answered())
-    assert unpack(pack(ProcessReport(metrics.every()))).series == metrics.every()
+    assert unpack(pack(ProcessReport(list(metrics.each())))).series == list(metrics.each())
 
 
 def test_many_series_are_written_in_small_parts_while_others_are_counted() -> None:
@@ -86,7 +86,7 @@ def test_ten_thousand_series_are_written_a_few_hundred_at_a_time(workers: int) -
         metrics.requests.add(("chat.completions", f"team-{number % 100}", f"model-{number}", "inducta", "200"))
     aggregator = MetricsAggregator()
     for worker in range(workers):
-        aggregator.update(worker, metrics.packed(metrics.every()))
+        aggregator.update(worker, metrics.packed(metrics.each()))
     parts = list(aggregator.parts([]) if workers else metrics.parts())
     assert max(map(label_sets, parts)) <= LABEL_SETS_AT_ONCE
     assert sum(map(label_sets, parts)) >= 10_000
@@ -167,7 +167,7 @@ def test_the_build_is_shown_once_and_requests_in_flight_are_those_of_all() -> No
         metrics.in_flight.set(2)
     aggregator = MetricsAggregator()
     for number, metrics in enumerate(processes):
-        aggregator.update(number, metrics.packed(metrics.every()))
+        aggregator.update(number, metrics.packed(metrics.each()))
     assert shown(aggregator)["gateway_build_info"] == 1
     assert shown(aggregator)["gateway_requests_in_flight"] == 4
 
@@ -179,9 +179,9 @@ def test_several_processes_show_what_one_would() -> None:
         worker = Metrics(StoppedClock(), "1.2.3")
         for metrics in (alone, worker):
             metrics.exchange(answered())
-        aggregator.update(number, report(*worker.every()))
-    text = aggregator.render([])[0].decode()
-    assert sorted(text.splitlines()) == sorted(MetricsAggregator().render(alone.every())[0].decode().splitlines())
+        aggregator.update(number, report(*worker.each()))
+    text = b"".join(aggregator.parts([])).decode()
+    assert sorted(text.splitlines()) == sorted(b"".join(MetricsAggregator().parts(alone.each())).decode().splitlines())
 
 
 def test_counters_of_a_dead_worker_stay_and_its_gauges_go() -> None:
@@ -233,10 +233,10 @@ def test_what_a_dead_worker_counted_goes_once_no_worker_has_it_configured() -> N
     aggregator.retire(0)
     aggregator.update(1, pack(ProcessReport([], configured("search"))))
     aggregator.update(2, pack(ProcessReport([], configured("search", "ops"))))
-    assert b'team="ops"' in aggregator.render([])[0]
+    assert b'team="ops"' in b"".join(aggregator.parts([]))
     aggregator.update(2, pack(ProcessReport([], configured("search"))))
     for _ in range(2):
-        lines = aggregator.render([])[0].decode().splitlines()
+        lines = b"".join(aggregator.parts([])).decode().splitlines()
         assert lines[2:] == ['c_total{team="search"} 5', 'c_total{team=""} 1']
 
 
@@ -251,7 +251,7 @@ def test_a_histograms_bounds_are_inclusive_and_its_buckets_cumulative() -> None:
     histogram = Histogram("h", "H.", (), (0.1, 1))
     for seconds in (0.1, 0.5, 1, 7):
         histogram.observe((), seconds)
-    lines = exposition([histogram]).decode().splitlines()
+    lines = b"".join(exposition_parts([histogram])).decode().splitlines()
     assert lines[2:] == [
         'h_bucket{le="0.1"} 1',
         'h_bucket{le="1.0"} 3',
@@ -265,4 +265,4 @@ def test_a_counter_in_millionths_shows_whole_units() -> None:
     counter = Counter("c_total", "C.", (), 1_000_000)
     for _ in range(10):
         counter.add((), 100_000)
-    assert exposition([counter]).decode().splitlines()[-1] == "c_total 1.0"
+    assert b"".join(exposition_parts([counter])).decode().splitlines()[-1] == "c_total 1.0"

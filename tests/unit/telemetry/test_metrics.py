@@ -59,7 +59,7 @@ def metrics(clock: StoppedClock) -> Metrics:
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
-    for family in text_string_to_metric_families(metrics.render()[0].decode()):
+    for family in text_string_to_metric_families(b"".join(metrics.parts()).decode()):
         for sample in family.samples:
             if sample.name == name and sample.labels == labels:
                 return sample.value
@@ -72,7 +72,7 @@ def quota_used(metrics: Metrics, **changes: str) -> float | None:
 
 
 def series(metrics: Metrics) -> int:
-    return sum(len(family.samples) for family in text_string_to_metric_families(metrics.render()[0].decode()))
+    return sum(len(family.samples) for family in text_string_to_metric_families(b"".join(metrics.parts()).decode()))
 
 
 def test_an_answered_request_counts_once_under_its_labels(metrics: Metrics) -> None:
@@ -145,7 +145,7 @@ def test_nothing_that_a_client_sends_becomes_a_label(metrics: Metrics) -> None:
         metrics.exchange(junk)
         metrics.exchange(answered(user=f"junk-{number}", asked=f"junk-{number}"))
     assert series(metrics) == before
-    assert b"junk" not in metrics.render()[0]
+    assert b"junk" not in b"".join(metrics.parts())
 
 
 def test_a_refusal_names_its_limit(metrics: Metrics) -> None:
@@ -319,14 +319,12 @@ def test_a_call_of_the_store_is_counted_and_timed(metrics: Metrics) -> None:
 
 
 def test_the_build_is_shown(metrics: Metrics) -> None:
-    body, content_type = metrics.render()
-    assert b'gateway_build_info{version="1.2.3"' in body
-    assert content_type.startswith("text/plain; version=0.0.4")
+    assert b'gateway_build_info{version="1.2.3"' in b"".join(metrics.parts())
 
 
 def test_every_metric_and_label_is_documented(metrics: Metrics) -> None:
     page = DOCS.read_text()
-    for each in metrics.every():
+    for each in metrics.each():
         row = next((line for line in page.splitlines() if line.startswith(f"| `{each.name}` |")), "")
         assert row, f"{each.name} has no row in docs/metrics.md"
         missing = [label for label in each.labels if f"`{label}`" not in row]
@@ -373,7 +371,7 @@ def test_a_limit_that_only_a_stored_key_has_is_counted_under_one_name(metrics: M
         ("search", "(stored)", "requests", "month", "key"): 2,
         ("search", MONTHLY.name, "requests", "month", "key"): 1,
     }
-    assert "(stored)" in metrics.render()[0].decode()
+    assert "(stored)" in b"".join(metrics.parts()).decode()
 
 
 def test_a_quota_that_a_reload_raises_shows_its_new_ratio_at_once(metrics: Metrics) -> None:
@@ -402,9 +400,9 @@ def test_after_a_raise_the_workers_together_show_the_new_ratio() -> None:
         keep(worker, configuration(MONTHLY), ["search"])
         worker.quotas.note(limit_statuses_of([limit_status(MONTHLY, used)]))
         keep(worker, configuration(raised(4_000)), ["search"])
-        aggregator.update(number, worker.packed(worker.every()))
+        aggregator.update(number, worker.packed(worker.each()))
     labels = 'team="search",limit="month",meter="tokens",per="month"'
-    assert f"gateway_quota_used_ratio{{{labels}}} 0.25\n" in aggregator.render([])[0].decode()
+    assert f"gateway_quota_used_ratio{{{labels}}} 0.25\n" in b"".join(aggregator.parts([])).decode()
 
 
 def test_a_quota_over_other_models_than_before_begins_again(metrics: Metrics) -> None:
@@ -419,7 +417,7 @@ def test_series_of_a_team_and_a_model_that_a_reload_removes_go(metrics: Metrics)
     metrics.store_call("admit", "ok", 0.002)
     model = Model("other", (Target(Upstream("spare", "http://spare.test/v1", ()), "m"),))
     keep(metrics, configuration(model=model), ["ops"])
-    text = metrics.render()[0].decode()
+    text = b"".join(metrics.parts()).decode()
     assert [name for name in ("search", MODEL.name, "inducta") if f'"{name}"' in text] == []
     assert value(metrics, "gateway_store_calls_total", call="admit", outcome="ok") == 1
     assert value(metrics, "gateway_overhead_seconds_count", endpoint="chat.completions") == 1
@@ -428,7 +426,7 @@ def test_series_of_a_team_and_a_model_that_a_reload_removes_go(metrics: Metrics)
 def test_a_request_that_outlives_its_team_brings_no_series_back(metrics: Metrics) -> None:
     keep(metrics, configuration(), ["ops"])
     metrics.exchange(answered())
-    assert b'team="search"' not in metrics.render()[0]
+    assert b'team="search"' not in b"".join(metrics.parts())
 
 
 def test_a_counter_of_what_stays_configured_never_falls(metrics: Metrics) -> None:
