@@ -210,7 +210,7 @@ def read_json_spans(body: bytes) -> JsonSpans:
         return _read_with_surrogates(body, readable)
     if len(raws) > MOST:
         raise _too_many()
-    named = names_of(raws)
+    named = _member_names(tuple(raws))
     if _is_plain(body, raws, named):
         return JsonSpans(body, None, body, raws, named)
     return JsonSpans(body, _spans_by_walking(body, raws), body, named=named)
@@ -224,23 +224,18 @@ def _read_with_surrogates(body: bytes, readable: bytes) -> JsonSpans:
     return JsonSpans(body, members.spans, readable, named=members.named)
 
 
-def names_of(members: Iterable[str]) -> MemberNames:
+def _are_usual(names: tuple[str, ...]) -> bool:
+    return len("".join(names)) <= REMEMBERED_CHARACTERS
+
+
+@remembered(256, _are_usual)
+def _member_names(names: tuple[str, ...]) -> MemberNames:
     """What is known of an object by the names of its members. Clients send the same ones with every request, but can
     make up any: those of usual lengths are remembered."""
-    if len("".join(members)) <= REMEMBERED_CHARACTERS:
-        return _remembered_names(tuple(members))
-    return _member_names(tuple(members), are_remembered=False)
-
-
-@remembered(256)
-def _remembered_names(names: tuple[str, ...]) -> MemberNames:
-    return _member_names(names, are_remembered=True)
-
-
-def _member_names(names: tuple[str, ...], *, are_remembered: bool) -> MemberNames:
     short, spaced = _around_values(names, b",", b""), _around_values(names, b", ", b" ")
     value_at = len(names[0].encode()) + 4 if names else 0
-    return MemberNames(names, are_remembered, short, spaced, value_at, sum(map(len, names)) + 4 * len(names) + 1)
+    length = sum(map(len, names)) + 4 * len(names) + 1
+    return MemberNames(names, _are_usual(names), short, spaced, value_at, length)
 
 
 def _around_values(names: tuple[str, ...], comma: bytes, space: bytes) -> tuple[bytes, ...]:

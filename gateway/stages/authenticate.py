@@ -17,6 +17,9 @@ from gateway.identity.contract import CallerDirectory
 _CREDENTIALS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 """Where OpenAI's clients send a bearer, and Anthropic's, Azure's and Google's a key."""
 
+_BEARER = "Bearer "
+"""As nearly all clients write it."""
+
 _NOTHING_HASHED = sha256()
 """To copy it takes half of what it takes to make one: OpenSSL looks its algorithms up each time."""
 
@@ -88,8 +91,11 @@ def credentials_in(headers: Mapping[str, str]) -> str:
 
 
 def _bearer(authorization: str) -> str:
-    scheme, _, key = authorization.partition(" ")
-    key = key.strip(" ")
-    if scheme.lower() != "bearer" or not key:
+    if authorization.startswith(_BEARER):
+        key = authorization[len(_BEARER) :].strip(" ")
+    else:
+        scheme, _, rest = authorization.partition(" ")
+        key = rest.strip(" ") if scheme.lower() == "bearer" else ""
+    if not key:
         raise KeyUnknown("The Authorization header must read 'Bearer KEY'.", why="malformed")
     return key

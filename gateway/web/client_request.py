@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aiohttp import HttpVersion11, StreamReader, hdrs
+from aiohttp import HttpVersion11, StreamReader
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
+from multidict import istr
 
 from gateway.core.errors import GatewayError, RequestMalformed, TransferCodingUnsupported, VersionUnsupported
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from gateway.web.http_connection import HttpConnection
 
 
-_TRANSFER_ENCODING = hdrs.TRANSFER_ENCODING  # Its lower case is known: that of a plain text is made by each look-up.
+_TRANSFER_ENCODING = istr("transfer-encoding")
+"""Its lower case is known: that of a plain text is made by each look-up."""
 
 
 class ClientRequest:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 
 import msgspec
+from multidict import istr
 
 from gateway.core.endpoints import ENDPOINTS, FORWARDED, OBJECT_ENDPOINTS, UNKNOWN, Dialect, Endpoint
 from gateway.core.errors import GatewayError, MethodNotAllowed, ShuttingDown, UpgradeRequired
 from gateway.core.exchange import Exchange
+from gateway.core.remembered import remembered
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter, Work
 from gateway.core.snapshot import Caller
@@ -35,7 +37,10 @@ from gateway.web.public_pages import NO_STORE, PAGES, Needs, Page, PageRequest, 
 from gateway.web.request_body import ClientBody
 from gateway.web.response_writer import HeadWriter, HttpResponseWriter
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_REQUEST_ID = istr("x-request-id")
+_UPGRADE = istr("upgrade")
+"""Names whose lower case is known: that of a plain text is made by each look-up."""
 
 _REMEMBERED_PATH = 256
 """Characters of a path that is remembered: clients use few, but can make up any number, as long as they like."""
@@ -110,10 +115,11 @@ class PublicRoutes:
     def handle(self, request: ClientRequest) -> Work | None:
         services = self._pipeline.services
         headers, method, path = request.headers, request.method, request.path
-        request_id = headers.get("x-request-id", "")
-        if not request_id or not _REQUEST_ID.fullmatch(request_id):
+        request_id = headers.get(_REQUEST_ID, "")
+        if not request_id or not _USABLE_ID.fullmatch(request_id):
             request_id = services.new_id()
-        route = _remembered_route(method, path) if len(path) <= _REMEMBERED_PATH else _find_route(method, path)
+        find = _REMEMBERED_ROUTES.get(method) if len(path) <= _REMEMBERED_PATH else None
+        route = find(path) if find is not None else _find_route(method, path)
         client_ip = request.connection.remote
         if self.addresses.trusts_any:
             client_ip = self.addresses.of(client_ip, headers.getall("x-forwarded-for", ()))
@@ -128,21 +134,21 @@ class PublicRoutes:
         )
         if route.resource is _NOTHING and self._shows(request, method, path, writer):
             return None
+        # By position: each of so many names would be looked for among all of them.
         incoming = IncomingRequest(
-            request_id=request_id,
-            endpoint=route.endpoint,
-            headers=headers,  # type: ignore[arg-type]  # aiohttp's have what is asked of them.
-            body=ClientBody(request, self._max_body_bytes, self._memory),
-            at=services.clock.monotonic(),
-            method=method,
-            path=path,
-            query=request.query_string,
-            path_model=route.path_model,
-            parameters=route.parameters,
-            client_ip=client_ip,
+            request_id,
+            route.endpoint,
+            headers,  # type: ignore[arg-type]  # aiohttp's have what is asked of them.
+            ClientBody(request, self._max_body_bytes, self._memory),
+            services.clock.monotonic(),
+            method,
+            path,
+            request.query_string,
+            route.path_model,
+            route.parameters,
+            client_ip,
         )
-        may_forward = route.is_forwarded and not self.refusing
-        if may_forward and ("upgrade" not in headers or not _wants_websocket(headers)):
+        if route.is_forwarded and not self.refusing and (_UPGRADE not in headers or not _wants_websocket(headers)):
             return self._pipeline.answer(incoming, writer)
         return self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
 
@@ -219,7 +225,11 @@ def _find_route(method: str, raw_path: str) -> _Destination:
     return _Destination(resource, answers, is_forwarded, parameters, parameters.get("model", ""), endpoint, dialect)
 
 
-_remembered_route = lru_cache(256)(_find_route)
+_REMEMBERED_ROUTES = {
+    method: remembered(256)(partial(_find_route, method))
+    for method in dict.fromkeys(method for resource in _RESOURCES.values() for method in resource)
+}
+"""Those of the methods that are served."""
 
 
 def _page(request: ClientRequest, route: _Destination) -> Page:

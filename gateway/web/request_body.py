@@ -14,6 +14,7 @@ from functools import partial
 from aiohttp import ClientError
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
+from multidict import istr
 
 from gateway.core.content_coding import (
     CodingDamaged,
@@ -39,6 +40,9 @@ _UNANNOUNCED_BYTES = 1024 * 1024
 
 _NEVER_HELD_BACK = 16 * 1024
 """Bytes of a body for which no connection stops to read."""
+
+_CONTENT_ENCODING = istr("content-encoding")
+"""Its lower case is known."""
 
 _NOTHING: deque[bytes] = deque(maxlen=0)
 """What aiohttp's stream has left of a body that has come whole. An empty queue of its own would take 700 bytes."""
@@ -85,7 +89,7 @@ class ClientBody:
     def available(self) -> bytes | None:
         """The body where it is plain and small and has come whole, and there is memory for it."""
         content = self._content
-        if not content.is_eof() or content.exception() is not None or "content-encoding" in self._request.headers:
+        if not content.is_eof() or content.exception() is not None or _CONTENT_ENCODING in self._request.headers:
             return None
         size = content.total_bytes
         if size > self._max_bytes:

@@ -208,16 +208,16 @@ class HttpResponseWriter:
 
     def _begin(self, status: int, fields: str, framing: str, body: bytes | None) -> None:
         connection, request_id = self._connection, self._request_id
-        always = field_lines(self._always) if self._always else ""
-        more = f"{always}\r\nx-request-id: {request_id}"
+        if (body or framing is CHUNKED) and "\r\ncontent-type: " not in fields:
+            fields += "\r\ncontent-type: application/octet-stream"
         if self._dialect is _ANTHROPIC and "\r\nrequest-id: " not in fields:
             # Anthropic's libraries show it with an error.
-            more += f"\r\nrequest-id: {request_id}"
-        if (body or framing is CHUNKED) and "\r\ncontent-type: " not in fields:
-            more += "\r\ncontent-type: application/octet-stream"
+            fields += f"\r\nrequest-id: {request_id}"
+        if self._always:
+            fields += field_lines(self._always)
         if self._closing:
             connection.is_last_answer = True
-        connection.begin_answer(status, fields + more, framing, body)
+        connection.begin_answer(status, f"{fields}\r\nx-request-id: {request_id}", framing, body)
         self.started = True
 
 

@@ -46,3 +46,15 @@ def test_an_error_is_not_remembered() -> None:
         with pytest.raises(ValueError, match="is negative"):
             squares.square(-1)
     assert squares.asked == [-1, -1]
+
+
+def test_what_is_not_to_be_remembered_is_computed_each_time() -> None:
+    asked: list[str] = []
+
+    @remembered(1, lambda text: len(text) < 3)
+    def shouted(text: str) -> str:
+        asked.append(text)
+        return text.upper()
+
+    assert [shouted(each) for each in ("ab", "abc", "abc", "ab")] == ["AB", "ABC", "ABC", "AB"]
+    assert asked == ["ab", "abc", "abc"]
