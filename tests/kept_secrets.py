@@ -86,7 +86,7 @@ def _dumped(url: str) -> bytes:
     readers = {b"string": "get", b"hash": "hgetall", b"set": "smembers", b"stream": "xrange"}
     pieces: list[bytes] = []
     with suppress(redis.RedisError):
-        client = redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1)
+        client: Any = redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1)
         try:
             for name in client.scan_iter(count=1000):
                 read = readers.get(client.type(name))

@@ -22,7 +22,8 @@ from gateway.settings.models import Settings
 from gateway.store.contract import UsageQuery, UsageRow
 from gateway.telemetry.log import Log
 from gateway.web.admin_api import PAGES
-from gateway.web.admin_routes import PREFIX, AdminRequest
+from gateway.web.admin_openapi import PREFIX
+from gateway.web.admin_routes import AdminRequest
 from tests.kept_secrets import SHORTEST, leaks, library_log, secrets_in, stored
 
 UPSTREAM_KEY = "sk-of-the-upstream-7Qm2Vx9Tz4Lw8Rn3"

@@ -1,8 +1,8 @@
 """The tally of an answer that is not a stream: what it used, what of it was delivered, and whether it is an answer.
 
-JSON of up to KEPT_MAX bytes is kept and decoded once, when it is complete: failure, usage and text are read from the
-same object. Of longer JSON, the reports of usage are picked out as it passes. A stream that was not asked for is read
-event by event.
+JSON of up to KEPT_MAX bytes is kept. When it is complete, its outline is decoded, which says what it used and whether
+it failed; the rest is decoded only where it is weighed, as where usage is not reported, or failed. Of longer JSON, the
+reports of usage are picked out as it passes. A stream that was not asked for is read event by event.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gateway.core.answer_outline import outline_of
 from gateway.core.body_kind import BodyKind, kind_of
 from gateway.core.endpoints import Endpoint, StreamFormat
 from gateway.core.estimate import CHARACTERS_PER_TOKEN
@@ -62,8 +63,9 @@ class PlainTally:
         self._kept: list[bytes] = []
         self._scanner: JsonScanner | None = None
         self._bytes = self._weight = 0
-        self._unweighed: Sequence[dict[str, Any]] = ()
-        """The answers, until their weight is asked for, which it is not where usage is reported."""
+        self._unweighed: Sequence[dict[str, Any]] | bytes = ()
+        """The answers, or the text of the one whose outline was read, until their weight is asked for, which it is not
+        where usage is reported."""
         self._is_read = False
         self._is_json = True
 
@@ -150,18 +152,27 @@ class PlainTally:
             self._scanner.close()
         else:
             body = b"".join(self._kept)
-            value = decoded(body)
-            self._unweighed = answers = [value] if type(value) is dict else self._answers_in(value, body)
-            for answer in answers:
-                if self.fault is None:
-                    self.fault = fault_of(200, answer)
-                self._reader.read_members(answer)
-                if self._reader.transcript is not None:
-                    self._reader.transcript.take_members(answer)
-            if not answers:
-                self._read_otherwise(body, is_value=value is not None)
+            outline = outline_of(self._endpoint.usage.name, body)
+            if outline is None or self._reader.transcript is not None or fault_of(200, outline) is not None:
+                self._read_whole(body)
+            else:
+                self._reader.read_members(outline)
+                self._unweighed = body
             if self.fault is not None and not self._reports_failure:
                 self._reports_failure = not self._weighed()
+
+    def _read_whole(self, body: bytes) -> None:
+        """Read an answer whose outline does not say all that is to be known of it."""
+        value = decoded(body)
+        self._unweighed = answers = [value] if type(value) is dict else self._answers_in(value, body)
+        for answer in answers:
+            if self.fault is None:
+                self.fault = fault_of(200, answer)
+            self._reader.read_members(answer)
+            if self._reader.transcript is not None:
+                self._reader.transcript.take_members(answer)
+        if not answers:
+            self._read_otherwise(body, is_value=value is not None)
 
     def _read_otherwise(self, body: bytes, *, is_value: bool) -> None:
         """What is no answer in JSON that can be read to its end. `is_value`: it is JSON of another kind."""
@@ -179,15 +190,25 @@ class PlainTally:
         self._is_json = self._reader.reported or is_cut
         self._reports_failure = kind is BodyKind.EVENTS and not self._is_json  # Comments alone are no answer.
         if self.fault is None:
-            self._weight = max(0, weight_of_json(body) - _FRAME_OF_PLAIN_ANSWER) if is_cut else weight_of(body)
+            self._weight = _weight_of_cut(body) if is_cut else weight_of(body)
 
     def _weighed(self) -> int:
-        shape = self._endpoint.stream_format
-        if self._unweighed and shape is not None:
-            weigh = answer_weight if self.fault is not None else _delivered_weight
-            self._weight += sum([weigh(shape, answer) for answer in self._unweighed])
+        shape, answers = self._endpoint.stream_format, self._unweighed
         self._unweighed = ()
+        if answers and shape is not None:
+            if isinstance(answers, bytes):
+                answers = self._answers_of(answers)
+            weigh = answer_weight if self.fault is not None else _delivered_weight
+            self._weight += sum([weigh(shape, answer) for answer in answers])
         return self._weight
+
+    def _answers_of(self, body: bytes) -> list[dict[str, Any]]:
+        """The answer whose outline was read; none where no parser reads the rest, which is weighed as it is then."""
+        answer = object_of(body)
+        if answer is None:
+            self._weight += _weight_of_cut(body)
+            return []
+        return [answer]
 
     def _answers_in(self, value: Any, body: bytes) -> list[dict[str, Any]]:
         """Those in a body with this value, which is no object. Gemini's API has several in an array, where a stream was
@@ -206,6 +227,11 @@ class PlainTally:
             if self._reader.transcript is not None:
                 self._reader.transcript.take_members(chunk)
             self._weight += event_weight(shape, data) if shape is not None else 0
+
+
+def _weight_of_cut(body: bytes) -> int:
+    """That of JSON which is cut, or which no parser reads to its end."""
+    return max(0, weight_of_json(body) - _FRAME_OF_PLAIN_ANSWER)
 
 
 def _delivered_weight(shape: StreamFormat, answer: dict[str, Any]) -> int:

@@ -24,10 +24,20 @@ from gateway.core.stored_objects import is_object_id
 from gateway.core.tolerant_json import JsonScanner, Wanted, scan, wanted_members
 from gateway.core.usage import Usage
 from gateway.core.usage_fields import TOTALS, UNCACHED, Vocabulary
-from gateway.core.usage_report import COUNT_MAX, Members, Reading, milliseconds, read_report, tier_name, value_at
+from gateway.core.usage_report import (
+    COUNT_MAX,
+    NAMING_MEMBERS,
+    Members,
+    Reading,
+    milliseconds,
+    read_report,
+    tier_name,
+    value_at,
+)
 from gateway.core.usage_tables import CountedItems, UsagePlace, UsageTable
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+_NAMING_PATHS: tuple[Path, ...] = tuple([(name,) for name in NAMING_MEMBERS])
 
 
 class UsageReader:
@@ -142,7 +152,8 @@ class UsageReader:
         report: Any = members.get(place.member) if place.member else value_at(members, place.path)
         if not isinstance(report, dict):
             return False
-        reading = _read_at(place, report, self._table)
+        table = self._table
+        reading = read_report(report, place.words, has_output=table.has_output, output_medium=table.output_medium)
         if reading is None:
             reading = self._read_total(report, place)
             if reading is None:
@@ -224,7 +235,7 @@ def wanted_of(table: UsageTable, also: Iterable[Path] = ()) -> Wanted:
     paths: list[Path] = [("type",), *table.tier_paths, *table.id_paths, *also]
     paths += [units.path for units in table.reported_units]
     for place in table.places:
-        paths += [place.path] if place.path else [field.path for field in place.words.fields]
+        paths += [place.path] if place.path else [*(field.path for field in place.words.fields), *_NAMING_PATHS]
         if place.of_choice:
             paths.append((*place.path[:-1], "index"))
     for items in table.items:

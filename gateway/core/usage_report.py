@@ -48,7 +48,7 @@ _ENOUGH = frozenset({"input", "output", "audio_seconds", "characters"})
 _ENOUGH_WITHOUT_OUTPUT = _ENOUGH | {"total", "searches"}
 _COMPLETE = (_ENOUGH | {"total"}) - {"input"}
 _WITH_INPUT = (_ENOUGH | {"total"}) - {"output"}
-_NAMES = frozenset({"service_tier", "serviceTier", "speed", "trafficType", "traffic_type", "inference_geo"})
+NAMING_MEMBERS = frozenset({"service_tier", "serviceTier", "speed", "trafficType", "traffic_type", "inference_geo"})
 """Members that name a tier or a region."""
 _WRITES = "cache_writes"
 
@@ -90,7 +90,7 @@ def read_report(
     if counts.has_parts or of.get("total") != entered + output:
         entered, output = _wholes(counts, entered, output, has_output=has_output)
     tier = region = ""
-    if not _NAMES.isdisjoint(report):
+    if not NAMING_MEMBERS.isdisjoint(report):
         tier, region = _tier_in(report), tier_name(report.get("inference_geo"))
     if counts.has_parts or output_medium:
         usage = _bounded(counts, entered, output, output_medium, tier, region)

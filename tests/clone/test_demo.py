@@ -101,7 +101,7 @@ async def tried(printed: str, clone: Path) -> None:
 async def test_the_demo_runs_on_each_python_and_offline_after_the_first_time(version: str, clone: Path) -> None:
     async with demo(clone, PYTHONS[version]) as (_, printed):
         await tried(printed, clone)
-    async with demo(clone, PYTHONS[version], **NO_INDEX) as (_, printed):
+    async with demo(clone, PYTHONS[version], None, **NO_INDEX) as (_, printed):
         await tried(printed, clone)
 
 

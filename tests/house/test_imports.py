@@ -42,7 +42,8 @@ def _taken_of_aiohttp(room: str) -> set[tuple[str, str]]:
         if not path.is_relative_to(ROOT / room):
             continue
         for node in ast.walk(parsed(path)):
-            taken |= {(place(path, node.lineno), name) for name in _names_of_aiohttp(node)}
+            if isinstance(node, Import):
+                taken |= {(place(path, node.lineno), name) for name in _names_of_aiohttp(node)}
     return taken
 
 

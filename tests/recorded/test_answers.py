@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core.answer_outline import outline_of
 from gateway.core.endpoints import ENDPOINTS
 from gateway.core.json_object import Path
 from gateway.core.refusals import Fault, fault_of
@@ -94,6 +95,19 @@ def test_an_answer_is_read(recording: Recording) -> None:
         assert recording.reported in (None, reader.reported)
 
 
+@pytest.mark.parametrize("recording", recordings(), ids=lambda each: each.name)
+def test_the_outline_of_an_answer_says_what_the_answer_says(recording: Recording) -> None:
+    table = TABLES[recording.endpoint]
+    whole, outlined = UsageReader(table, is_answer=True), UsageReader(table, is_answer=True)
+    for text in texts(recording.file):
+        outline, answer = outline_of(table.name, text), decoded(text)
+        if outline is not None and answer is not None:
+            assert (fault_of(200, outline) is None) == (fault_of(200, answer) is None)
+            assert outlined.read_members(outline) == whole.read_members(answer)
+    for name in ("usage", "reported", "final", "tells_input", "tells_output", "object_id"):
+        assert getattr(outlined, name) == getattr(whole, name)
+
+
 def test_every_name_of_a_count_is_in_an_answer_written_by_hand() -> None:
     """But for those of a medium that no API is known to count under this name."""
     seen = {path for each in index(HERE) for text in texts(HERE / "answers" / each["file"]) for path in paths_in(text)}
@@ -106,7 +120,7 @@ def paths_in(text: bytes) -> set[Path]:
     """Every path in a JSON text, from wherever it begins; of Gemini's lists by modality, with that as a name."""
     found: set[Path] = set()
 
-    def walk(value: Any, path: FilePath) -> None:
+    def walk(value: Any, path: Path) -> None:
         found.update(path[begin:] for begin in range(len(path)))
         if isinstance(value, list):
             for each in value:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -43,7 +45,7 @@ class SoakStore:
             wait_for(self._is_whole, "the cluster is whole", PATIENCE_S)
             for master in self.masters():
                 written = _replication(master)["master_repl_offset"]
-                wait_for(lambda master=master, at=written: _acknowledged(master) >= at, "a replica has all", PATIENCE_S)
+                wait_for(partial(_has_acknowledged, master, written), "a replica has all", PATIENCE_S)
 
     def fail_over(self, master: RedisServer) -> None:
         """Stop a master, and start it again once its replica has taken over."""
@@ -61,7 +63,7 @@ class SoakStore:
 
     def _has_masters_without(self, gone: RedisServer) -> bool:
         others = [server for server in self.servers if server is not gone]
-        return sum(_replication(server).get("role") == "master" for server in others) == MASTERS
+        return bool(sum(_replication(server).get("role") == "master" for server in others) == MASTERS)
 
     def _is_whole(self) -> bool:
         try:
@@ -70,14 +72,18 @@ class SoakStore:
             return False
 
 
-def _replication(server: RedisServer) -> dict[str, object] | dict[str, dict[str, int]]:
+def _replication(server: RedisServer) -> dict[str, Any]:
     """Nothing while it does not answer."""
     try:
         with closing(Redis(unix_socket_path=str(server.socket), socket_timeout=1)) as client:
-            told: dict[str, object] = client.info("replication")
+            told: dict[str, Any] = client.info("replication")
             return told
     except RedisError:
         return {}
+
+
+def _has_acknowledged(master: RedisServer, offset: int) -> bool:
+    return _acknowledged(master) >= offset
 
 
 def _acknowledged(master: RedisServer) -> int:

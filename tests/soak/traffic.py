@@ -193,7 +193,7 @@ class Traffic:
     # Accidents.
 
     async def _have_accidents(self, every_s: float) -> None:
-        accidents = (
+        accidents: tuple[Accident, ...] = (
             Accident("reload", self._reload),
             Accident("Redis restarts", self._restart_redis, pauses_steady=self._world.redis.is_cluster),
             Accident("Redis frozen", self._freeze_redis, pauses_steady=self._world.redis.is_cluster),

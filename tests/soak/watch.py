@@ -192,7 +192,7 @@ class Watch:
         return held
 
     async def _held(self) -> float:
-        return sum(limit["held"] for limit in (await self._admin("/admin/v1/limits"))["data"])
+        return float(sum(limit["held"] for limit in (await self._admin("/admin/v1/limits"))["data"]))
 
     async def _admin(self, path: str) -> Json:
         headers = {"authorization": f"Bearer {TOKEN}"}

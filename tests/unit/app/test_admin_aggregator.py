@@ -24,7 +24,7 @@ class Pool(WorkerPool):
     """Two workers that give these replies to every request."""
 
     def __init__(self, replies: Replies, log: Log) -> None:
-        super().__init__(PoolConfig(("true",), 2, 0), WorkerEvents(log), BackgroundTasks(log.defect), log.defect)
+        super().__init__(PoolConfig(("true",), 2, (0,)), WorkerEvents(log), BackgroundTasks(log.defect), log.defect)
         self.replies = replies
 
     async def request_each(self, kind: str, body: bytes, timeout_s: float) -> Replies:

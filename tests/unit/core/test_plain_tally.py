@@ -71,3 +71,23 @@ def test_events_that_were_not_asked_for_are_read_as_events() -> None:
     broken = plain(word * 2 + b'data: {"error":{"message":"out of memory"}}\n\n')
     broken.close()
     assert broken.fault is Fault.UNKNOWN
+
+
+@pytest.mark.parametrize("number", ["1", "1" * 5000])
+def test_the_text_of_an_answer_without_usage_is_weighed_whatever_is_beside_it(number: str) -> None:
+    text = "All of this was delivered. " * 40
+    body = f'{{"created":{number},"choices":[{{"message":{{"content":"{text}"}}}}]}}'
+    tally = PlainTally(CHAT)
+    tally.feed(body.encode())
+    tally.close()
+    assert tally.usage is None
+    assert tally.delivered > len(text) / 5
+    assert not tally.failed
+
+
+def test_an_error_in_a_choice_beside_text_is_a_failure_with_what_was_delivered() -> None:
+    choice = {"message": {"content": "word " * 200}, "error": {"code": 502, "message": "it broke"}}
+    tally = PlainTally(CHAT)
+    tally.feed(json.dumps({"choices": [choice]}).encode())
+    tally.close()
+    assert (tally.fault, tally.is_empty, tally.delivered > 100) == (Fault.PROVIDER, False, True)

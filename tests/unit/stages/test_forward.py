@@ -135,7 +135,7 @@ async def test_the_first_target_is_asked_as_it_was_routed() -> None:
 
 
 async def test_no_target_is_asked_where_there_is_none() -> None:
-    made = Try(targets=())
+    made = Try(targets=[])
     assert (await made.fail(NoTarget)).retry_after_ms == 1000
     assert (made.asked, made.exchange.attempts) == ([], [])
 

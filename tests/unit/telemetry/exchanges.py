@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from gateway.core.endpoints import CHAT
 from gateway.core.exchange import Exchange
+from gateway.core.input_size import InputSize
 from gateway.core.json_spans import read_json_spans
 from gateway.core.limit_status import refusal_error
 from gateway.core.limits import Limit, Meter, Per, Scope
@@ -81,7 +82,8 @@ def answered(*, stream: bool = True, user: str = "ann", model: Model = MODEL, as
     members = read_json_spans(b'{"model":"m","messages":[{"role":"user","content":"a prompt"}]}')
     x = unheard()
     x.caller = CALLER
-    x.parsed = ParsedRequest(CHAT, bind(CALLER, model), asked, stream, False, None, 1, user, members, 40)
+    size = InputSize(40)
+    x.parsed = ParsedRequest(CHAT, bind(CALLER, model), asked, stream, False, None, 1, user, members, size)
     x.reservation = Reservation("id", NOW_MS, 100, False, Holds(), limit_statuses_of([limit_status(MONTHLY, 250)]))
     x.target = TARGET
     x.status = 200
