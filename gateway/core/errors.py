@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 if TYPE_CHECKING:
     from gateway.core.endpoints import Dialect
@@ -59,6 +59,8 @@ class GatewayError(Exception):
     """The header lines of its answer, where web/errors.py has written them for others who get the same error."""
     bodies: Mapping[Dialect, bytes] = MappingProxyType({})
     """So the bodies, for each API."""
+    is_shared: bool = False
+    """Whether all who are refused alike get this one, so that its answer is written once."""
 
     def __init_subclass__(cls) -> None:
         cls.failure = Failure(cls.blame, cls.code)
@@ -67,6 +69,12 @@ class GatewayError(Exception):
         self.message = message  # It is in `args` already: an exception is made with them.
         self.param = param
         self.retry_after_ms = retry_after_ms
+
+    def shared(self) -> Self:
+        """The same, for all who are refused alike. It is raised `with_traceback(None)`, or it would keep the frames of
+        each of them."""
+        self.is_shared = True
+        return self
 
 
 class InternalError(GatewayError):

@@ -12,9 +12,10 @@ read of each says that the turn stays within TURN_S.
 What waits goes on in every other turn. In the one between, which is short, is read what the store and upstreams have
 answered meanwhile: they were asked at the end of a turn, and are silent when the loop looks just behind it.
 
-What takes longer than COSTLY_S by a single read, such as ten thousand events of a byte, waits in a line of its own:
+What takes longer than COSTLY_S by a single read, such as some hundred events of a byte, waits in a line of its own:
 one goes on at a time, and after it none other of these for PAUSE times as long as it took. A team that sends only
-such answers has a quarter of the event loop, and no ordinary answer waits behind them.
+such answers has a quarter of the event loop, and no ordinary answer waits behind them. An ordinary one is not taken for
+such a one where other processes have the processor meanwhile: this thread has to have computed for so long.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, thread_time
 from typing import NamedTuple
 
 from gateway.runtime.turn import PASSED_BYTES, Turn
@@ -38,8 +39,20 @@ PAUSE = 3
 """How many times as long as it took is waited after a costly read."""
 
 
+def cost_since(began: float, computed: float) -> float:
+    """What it took since the clock showed `began`, in seconds: long only where this thread, whose time was `computed`
+    then, has computed for long."""
+    cost_s = monotonic() - began
+    if cost_s > COSTLY_S:
+        # Some systems count it in steps of ten milliseconds, so that it is not asked for what is short.
+        computed_s = thread_time() - computed
+        if computed_s <= COSTLY_S:
+            return computed_s
+    return cost_s
+
+
 class _Waiting(NamedTuple):
-    go_on: Callable[[], None]
+    go_on: Callable[[], bool]
     cost_s: float
 
 
@@ -57,8 +70,9 @@ class RelayQueue:
         """The beginning of a turn, where a cheap one waits for it."""
         self._pause: asyncio.TimerHandle | None = None
 
-    def wait(self, go_on: Callable[[], None], cost_s: float) -> None:
-        """Call `go_on` when it is its turn. `cost_s` is what its last read took."""
+    def wait(self, go_on: Callable[[], bool], cost_s: float) -> None:
+        """Call `go_on` when it is its turn: it says whether it goes on, since its answer may have ended meanwhile.
+        `cost_s` is what its last read took."""
         if cost_s <= COSTLY_S:
             self._cheap.append(_Waiting(go_on, cost_s))
             if self._next is None:
@@ -97,11 +111,11 @@ class RelayQueue:
     def _next_costly(self) -> None:
         self._pause = None
         try:
-            if monotonic() >= self._costly_from:
+            while self._costly and (now := monotonic()) >= self._costly_from:
                 one = self._costly.popleft()
-                # What it takes now is not known before its read is passed on: so long as the last one, most likely.
-                self._costly_from = monotonic() + (1 + PAUSE) * one.cost_s
-                one.go_on()
+                if one.go_on():
+                    # What it takes is not known before its read is passed on: so long as the last one, most likely.
+                    self._costly_from = now + (1 + PAUSE) * one.cost_s
         finally:
             if self._costly and self._pause is None:
                 self._await_pause()

@@ -23,23 +23,25 @@ _BEARER = "Bearer "
 _NOTHING_HASHED = sha256()
 """To copy it takes half of what it takes to make one: OpenSSL looks its algorithms up each time."""
 
+_NOT_VALID = "This API key is not valid. Check it for typing errors, or ask your platform team for a new one."
+_UNKNOWN = KeyUnknown(_NOT_VALID, why="unknown").shared()
+_DISABLED = KeyUnknown(_NOT_VALID, why="disabled").shared()
+_ELSEWHERE = KeyUnknown(_NOT_VALID, why="network").shared()
+_SEVERAL = KeyUnknown("Several API keys were sent, and they differ. Send one.", why="several").shared()
+_MALFORMED = KeyUnknown("The Authorization header must read 'Bearer KEY'.", why="malformed").shared()
+_MISSING = KeyMissing("No API key was sent. Send it as 'Authorization: Bearer KEY'.").shared()
+
 
 def authenticate(request: IncomingRequest, caller: Caller | None, clock: Clock) -> Caller:
     """The caller whose key the request carries, if it may be used now and from there. None is an unknown key.
     Raises KeyUnknown, KeyExpired."""
     if caller is None:
-        raise _not_valid("unknown")
+        raise _UNKNOWN.with_traceback(None)
     if caller.disabled or (caller.networks and not is_in(request.client_ip, caller.networks)):
-        raise _not_valid("disabled" if caller.disabled else "network")
+        raise (_DISABLED if caller.disabled else _ELSEWHERE).with_traceback(None)
     if caller.expires_ms is not None and clock.now_ms() >= caller.expires_ms:
         raise KeyExpired(f"The API key {caller.key_name!r} has expired. Ask your platform team for a new one.")
     return caller
-
-
-def _not_valid(why: str) -> KeyUnknown:
-    return KeyUnknown(
-        "This API key is not valid. Check it for typing errors, or ask your platform team for a new one.", why=why
-    )
 
 
 def known_caller(digest: str, directory: CallerDirectory) -> Caller | None:
@@ -78,10 +80,10 @@ def sent_key(headers: RequestHeaders, query_key: str = "") -> str:
             if not key:
                 continue
             if found and key != found:
-                raise KeyUnknown("Several API keys were sent, and they differ. Send one.", why="several")
+                raise _SEVERAL.with_traceback(None)
             found = key
     if not found:
-        raise KeyMissing("No API key was sent. Send it as 'Authorization: Bearer KEY'.")
+        raise _MISSING.with_traceback(None)
     return found
 
 
@@ -97,5 +99,5 @@ def _bearer(authorization: str) -> str:
         scheme, _, rest = authorization.partition(" ")
         key = rest.strip(" ") if scheme.lower() == "bearer" else ""
     if not key:
-        raise KeyUnknown("The Authorization header must read 'Bearer KEY'.", why="malformed")
+        raise _MALFORMED.with_traceback(None)
     return key

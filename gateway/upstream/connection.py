@@ -40,12 +40,13 @@ from collections.abc import Callable
 from enum import Enum, StrEnum, auto
 from fcntl import ioctl
 from termios import FIONREAD, TIOCOUTQ
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Protocol
 
 from gateway.core.request import BodyTail
 from gateway.core.snapshot import Upstream
-from gateway.upstream.client_options import READ_BYTES, ClientOptions
+from gateway.runtime.relay_queue import COSTLY_S, cost_since
+from gateway.upstream.client_options import READ_BYTES, SHORT_READ_BYTES, ClientOptions
 from gateway.upstream.contract import FailureReason
 from gateway.upstream.deadlines import Deadlines
 from gateway.upstream.framing import NO_HEADERS, Framing
@@ -160,7 +161,7 @@ class Connection(asyncio.BufferedProtocol):
         self.congested = False
         """Whether the upstream has not taken all that was written."""
         self.cost_s = 0.0
-        """What it took to pass on the last piece that was read at full speed, or that waited."""
+        """What it took to pass on the last piece of this answer that waited, or was long."""
 
     def begin(self, head: bytes, body: bytes, rest: BodyTail | None, began: float) -> ResponseStream:
         """Send a request, whose total time `began` then, in monotonic seconds; `rest` follows `body` and is sent while
@@ -171,6 +172,7 @@ class Connection(asyncio.BufferedProtocol):
         response = self._response = ResponseStream(self._name, self, self._relays)
         self._state = _HELD
         self._framing.expect_response()
+        self.cost_s = 0.0
         self._deadlines.begin(began)
         self._upload = None
         if rest is not None:
@@ -278,17 +280,30 @@ class Connection(asyncio.BufferedProtocol):
         framing, turn = self._framing, self._turn
         piece = framing.feed(self._read_buffer[nbytes])
         if piece:
-            self._deadlines.since = now = monotonic()
+            self._deadlines.since = monotonic()
             turn.left -= nbytes
             if turn.left > 0:
-                sink(piece)
-                if nbytes == READ_BYTES:
-                    self.cost_s = monotonic() - now
+                if nbytes < SHORT_READ_BYTES:
+                    sink(piece)
+                else:
+                    self._pass_on(sink, piece)
             elif self._response is not None:
                 self._response.hold(piece, self)
         if framing.complete or framing.fault:
             self._end_exchange(monotonic())
         elif nbytes == READ_BYTES:
+            self._give_way()
+
+    def _pass_on(self, sink: Callable[[bytes], None], piece: bytes) -> None:
+        """Give the reader a piece that may have many events."""
+        began, computed = monotonic(), thread_time()
+        sink(piece)
+        self.passed_on(cost_since(began, computed))
+
+    def passed_on(self, cost_s: float) -> None:
+        """What was passed on last took so long. Others have their turn first where that was long."""
+        self.cost_s = cost_s
+        if cost_s > COSTLY_S:
             self._give_way()
 
     def _take(self, nbytes: int) -> None:
@@ -312,7 +327,6 @@ class Connection(asyncio.BufferedProtocol):
         if framing.complete or framing.fault:
             self._end_exchange(now)
         elif nbytes == READ_BYTES:
-            self.cost_s = monotonic() - now
             self._give_way()
 
     def eof_received(self) -> None:
@@ -346,11 +360,14 @@ class Connection(asyncio.BufferedProtocol):
             self._gives_way = True
             self._relays.wait(self._read_on, self.cost_s)
 
-    def _read_on(self) -> None:
+    def _read_on(self) -> bool:
+        if not self._gives_way or self.closed:
+            return False  # The answer for which it had to wait has ended.
         self._gives_way = False
         self._deadlines.since = monotonic()
-        if not self.closed and not self._is_reading_paused:
+        if not self._is_reading_paused:
             self._transport.resume_reading()
+        return True
 
     def _await_flush(self) -> None:
         if self._state is _SENDING:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from time import monotonic
+from time import monotonic, thread_time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.core.content_coding import CodingDamaged, CodingUnknown, ContentDecoder, codings_of
 from gateway.core.errors import UpstreamBroke, UpstreamUnreachable
-from gateway.runtime.relay_queue import RelayQueue
+from gateway.runtime.relay_queue import RelayQueue, cost_since
 from gateway.upstream.contract import FailureReason
 
 if TYPE_CHECKING:  # A connection makes its response stream, which controls it in turn.
@@ -203,7 +203,7 @@ class ResponseStream:
                 connection.resume_reading()
 
     def _hand_over(self) -> None:
-        left, began = TURN_BYTES, monotonic()
+        left, began, computed = TURN_BYTES, monotonic(), thread_time()
         while self._callback is not None and not (self._paused or self._yields):
             piece = self._buffer.get()
             if not piece:
@@ -212,15 +212,17 @@ class ResponseStream:
             left -= len(piece)
             if left <= 0 and self._buffer.size:
                 self._yields = True
-                self._relays.wait(self._go_on, monotonic() - began)
+                self._relays.wait(self._go_on, cost_since(began, computed))
         self._relays.turn.left -= TURN_BYTES - left
         if self._connection is not None:
-            self._connection.cost_s = monotonic() - began
+            self._connection.passed_on(cost_since(began, computed))
 
-    def _go_on(self) -> None:
-        if not self.is_over:
-            self._yields = False
-            self._deliver()
+    def _go_on(self) -> bool:
+        if self.is_over:
+            return False
+        self._yields = False
+        self._deliver()
+        return True
 
     def _end(self) -> None:
         if self._failure is None:

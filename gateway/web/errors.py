@@ -60,9 +60,12 @@ _NAMED_GAPS = ((_LEFT, b"%(left)b"), (_DELAY, b"%(delay)b"), (_WAIT_MS, b"%(ms)d
 
 def error_body(error: GatewayError, dialect: Dialect = Dialect.OPENAI) -> bytes:
     """The error as JSON; beside it a 429's `limit` object. That of a refusal by a limit is written once: when it is
-    repeated, the time that is left is put in, and `error.bodies` has it for those who get the same error."""
+    repeated, the time that is left is put in. `error.bodies` has it for those who get the same error."""
     if not isinstance(error, LimitRefusal) or (written := error.written) is None:
-        return _ENCODER.encode(_content(error, error.message, dialect))
+        body = _ENCODER.encode(_content(error, error.message, dialect))
+        if error.is_shared:
+            error.bodies = {**error.bodies, dialect: body}
+        return body
     form = written.bodies.get(dialect)
     if form is None:
         form = written.bodies[dialect] = _form(error, written, dialect)
@@ -110,7 +113,10 @@ def error_event(error: GatewayError, dialect: Dialect) -> bytes:
 def error_fields(error: GatewayError) -> str:
     """`error_headers` as lines. Those of a refusal by a limit that no time changes are written once."""
     if not isinstance(error, LimitRefusal) or (written := error.written) is None:
-        return field_lines(error_headers(error))
+        fields = field_lines(error_headers(error))
+        if error.is_shared:
+            error.fields = fields
+        return fields
     if not written.fields:
         written.fields = field_lines([JSON, *written.headers])
     timed = [*error.headers[len(written.headers) :], *_headers_to_retry(error)]

@@ -87,6 +87,16 @@ async def test_a_request_that_was_let_through_unasked_is_charged_all_the_same(st
     assert await used_and_held(store, QUOTA) == (9, 0)
 
 
+async def test_a_rate_of_requests_counts_one_that_was_let_through_unasked(store: Store) -> None:
+    """Admission has used nothing of it at once, so settlement does."""
+    rate = limit("requests", "hour", 100)
+    reservation = await admitted(store, ask(rate))
+    await store.settle(truth(reservation, 0))
+    unasked = msgspec.structs.replace(reservation.holds, amounts=[0])
+    await store.settle(Settlement("unasked", reservation.at_ms, unasked, [1], None))
+    assert await used_and_held(store, rate) == (2, 0)
+
+
 async def test_a_hold_that_nobody_renews_returns_by_itself(keeper: Keeper) -> None:
     store = keeper.store
     await admitted(store, ask(RATE, QUOTA, LANES))

@@ -23,9 +23,10 @@ class Answer:
     def begin(self) -> None:
         self._queue.wait(self._read, self._cost_s)
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
         self.reads += 1
         self.begin()
+        return True
 
 
 class Client:
@@ -89,6 +90,17 @@ async def test_a_flood_of_new_costly_answers_does_not_keep_those_that_wait_waiti
         new[-1].begin()
         await asyncio.sleep(cost_s / 2)
     assert waiting.reads == 1
+
+
+async def test_answers_that_have_ended_take_no_time_of_those_that_wait_behind_them() -> None:
+    queue, cost_s = RelayQueue(Turn()), 5 * COSTLY_S
+    for _ in range(20):
+        queue.wait(lambda: False, cost_s)
+    waiting, began = Answer(queue, cost_s), monotonic()
+    waiting.begin()
+    while not waiting.reads:
+        await asyncio.sleep(0)
+    assert monotonic() - began < 10 * PAUSE * cost_s
 
 
 @pytest.mark.parametrize("cost_s", [TURN_S / 10, 2 * COSTLY_S])

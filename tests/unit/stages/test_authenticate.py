@@ -142,3 +142,23 @@ async def test_a_stored_key_is_asked_for_once_it_is_not_known_and_its_use_is_not
     assert directory.used == {CALLER.key_id}
     assert await stored_caller("another", directory) is None
     assert directory.used == {CALLER.key_id}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": KEY},
+        {"x-api-key": "unknown"},
+        {"x-api-key": "one", "api-key": "other"},
+    ],
+    ids=["missing", "malformed", "unknown", "several"],
+)
+def test_a_refusal_of_a_key_keeps_nothing_of_those_before_it(headers: dict[str, str]) -> None:
+    depths = []
+    for _ in range(3):
+        with pytest.raises((KeyMissing, KeyUnknown)) as refused:
+            caller_by(headers)
+        depths.append(len(refused.traceback))
+        assert refused.value.is_shared
+    assert len(set(depths)) == 1

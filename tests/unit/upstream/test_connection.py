@@ -6,7 +6,7 @@ import asyncio
 import gzip
 from collections.abc import Callable
 from itertools import pairwise
-from time import monotonic
+from time import monotonic, sleep, thread_time
 
 import pytest
 from hypothesis import given
@@ -21,6 +21,7 @@ from gateway.upstream.connection import Connection, StaleConnection
 from gateway.upstream.response_stream import HELD_BYTES, ResponseStream
 from tests.unit.upstream.splitting import cuts, split
 
+STALL_S = 0.01
 TEXT = b"".join(b'data: {"index":%d}\n\n' % number for number in range(60))
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n"
 
@@ -305,6 +306,7 @@ async def test_who_sends_at_full_speed_leaves_the_others_their_turn() -> None:
 async def test_an_answer_that_is_costly_to_pass_on_leaves_others_more_than_it_takes() -> None:
     upstream = Wire()
     answer = upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
+    answer.deliver_to(lambda piece: None)
     answer.deliver_to(lambda piece: _work(0.01))
     upstream.says(b"x" * READ_BYTES)
     left = monotonic()
@@ -425,6 +427,56 @@ async def test_a_reader_that_fails_at_what_waited_ends_its_answer_alone() -> Non
     answers[1].abandon()
 
 
+async def test_a_short_read_that_is_costly_to_pass_on_leaves_others_their_turn() -> None:
+    upstream = Wire()
+    answer = upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
+    answer.deliver_to(lambda piece: None)
+    answer.deliver_to(lambda piece: _work(0.01))
+    left = monotonic()
+    upstream.says(b"x" * SHORT_READ_BYTES)
+    assert not upstream.socket.is_read
+    while not upstream.socket.is_read:
+        await asyncio.sleep(0)
+    assert monotonic() - left >= 0.03
+    answer.abandon()
+
+
+async def test_a_time_in_which_the_process_stood_still_is_no_cost_of_an_answer() -> None:
+    upstream = Wire()
+    answer = upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
+    answer.deliver_to(lambda piece: sleep(STALL_S))
+    upstream.says(b"x" * READ_BYTES)
+    assert not upstream.socket.is_read
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert upstream.socket.is_read
+    answer.abandon()
+
+
+async def test_an_answer_that_ends_while_it_gives_way_leaves_the_next_one_nothing_to_wait_for() -> None:
+    upstream = Wire()
+    answer = upstream.begins(CHUNKED + b"\r\n1\r\na\r\n")
+    answer.deliver_to(lambda piece: None)
+    answer.deliver_to(lambda piece: _work(0.01))
+    upstream.says(b"800\r\n" + b"x" * 2048 + b"\r\n0\r\n\r\n")
+    assert answer.is_over
+    assert upstream.shelf.free == [upstream.connection]
+    assert upstream.socket.is_read
+    upstream.socket.written = b""
+    answer = upstream.hears()
+    while not upstream.socket.written:
+        await asyncio.sleep(0)
+    upstream.says(CHUNKED + b"\r\n1\r\na\r\n")
+    assert upstream.socket.is_read
+    answer.deliver_to(lambda piece: None)
+    upstream.may_pass_on(0)
+    upstream.says(b"1\r\nb\r\n0\r\n\r\n")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert answer.is_over
+    upstream.connection.abort()
+
+
 async def test_an_upstream_that_must_wait_for_its_turn_is_not_timed_out() -> None:
     upstream = Wire(idle=0.02)
     answer = upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
@@ -438,8 +490,8 @@ async def test_an_upstream_that_must_wait_for_its_turn_is_not_timed_out() -> Non
 
 
 def _work(seconds: float) -> None:
-    end = monotonic() + seconds
-    while monotonic() < end:
+    end = thread_time() + seconds
+    while thread_time() < end:
         pass
 
 

@@ -170,6 +170,9 @@ class HeldConnection:
     def resume_reading(self) -> None:
         self.reads = True
 
+    def passed_on(self, cost_s: float) -> None:
+        """Nothing else waits."""
+
     def abort(self) -> None:
         self.reads = False
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from gateway.core.endpoints import Dialect
-from gateway.core.errors import FieldInvalid, QuotaSpent, RateExceeded
+from gateway.core.errors import FieldInvalid, KeyUnknown, QuotaSpent, RateExceeded
 from gateway.core.limit_status import LimitHeaders, refusal_error
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.reservation import LimitStatus, Refusal, RefusalReason
@@ -87,3 +87,18 @@ def test_geminis_clients_wait_for_a_rate_and_give_up_on_a_quota() -> None:
     assert "RetryInfo" not in spent
     assert spent["QuotaFailure"]["violations"] == [{"quotaId": f"{NAME}-PerDay", "description": error.message}]
     assert gemini_details(FieldInvalid("No.", param="n")).keys() == {"ErrorInfo"}
+
+
+@pytest.mark.parametrize("dialect", list(Dialect))
+def test_an_error_that_all_get_who_are_refused_alike_is_written_once(dialect: Dialect) -> None:
+    own, shared = KeyUnknown("No."), KeyUnknown("No.").shared()
+    assert error_body(shared, dialect) == error_body(own, dialect) == shared.bodies[dialect]
+    assert error_fields(shared) == error_fields(own) == shared.fields
+    assert (own.bodies, own.fields) == ({}, "")
+
+
+def test_an_error_that_is_shared_has_a_body_for_each_api() -> None:
+    shared = KeyUnknown("No.").shared()
+    bodies = {dialect: error_body(shared, dialect) for dialect in Dialect}
+    assert shared.bodies == bodies
+    assert len(set(bodies.values())) > 1
