@@ -58,7 +58,7 @@ lint: $(VENV)/.dev ## ruff: the rules and the format; plain words in documentati
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m tests.house.prose
 
-types: $(VENV)/.dev ## mypy, strict, on gateway/, bench/ and most tests but journeys and clients
+types: $(VENV)/.dev ## mypy, strict, on gateway/, bench/ and most tests but those of units, journeys and clients
 	$(BIN)/mypy
 
 layers: $(VENV)/.dev ## who may import whom
