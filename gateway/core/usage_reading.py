@@ -152,7 +152,8 @@ class UsageReader:
         report: Any = members.get(place.member) if place.member else value_at(members, place.path)
         if not isinstance(report, dict):
             return False
-        reading = _read_at(place, report, self._table)
+        table = self._table
+        reading = read_report(report, place.words, has_output=table.has_output, output_medium=table.output_medium)
         if reading is None:
             reading = self._read_total(report, place)
             if reading is None:

@@ -15,7 +15,7 @@ upstream breaks meanwhile, the next target is asked, and the body of an error sa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -110,11 +110,10 @@ async def forward(
     began = now()
     retries = services.routing.retries(parsed.binding.model, began)
     retries.requests += 1
-    left = iter(targets[:TARGETS_MAX])
     # The first was routed just now; whether the others may still be asked is seen when it is their turn.
-    following: Target | None = next(left, None)
-    while following is not None:
-        target = following
+    place: int | None = 0 if targets else None
+    while place is not None:
+        target = targets[place]
         outgoing = _outgoing(exchange, parsed, target, headers, caller, began)
         exchange.target = target
         exchange.attempt = attempt = services.routing.health.begin(target, began, caller)
@@ -126,8 +125,9 @@ async def forward(
                 _read_collected(exchange, response)
         except BaseException as error:
             _note_failure(exchange, attempt, error, began, now())
-            following = _next_healthy(left, caller, services) if isinstance(error, _WORTH_ANOTHER_TARGET) else None
-            if following is None or not _can_repeat(parsed, writer) or not retries.take(now()):
+            is_worth_another = isinstance(error, _WORTH_ANOTHER_TARGET)
+            place = _next_healthy(targets, place, caller, services) if is_worth_another else None
+            if place is None or not _can_repeat(parsed, writer) or not retries.take(now()):
                 raise
         else:
             exchange.note_attempt(target.upstream.name, str(response.status))
@@ -135,8 +135,8 @@ async def forward(
                 return response
             if response.status >= 400:
                 _note_error(attempt, response, services.clock)
-            following = _next_healthy(left, caller, services) if response.fault is _PROVIDER else None
-            if following is None or not _can_repeat(parsed, writer) or not retries.take(now()):
+            place = _next_healthy(targets, place, caller, services) if response.fault is _PROVIDER else None
+            if place is None or not _can_repeat(parsed, writer) or not retries.take(now()):
                 return _presentable(response, parsed.endpoint, target)
             response.abandon()
             exchange.redacted, exchange.first_byte_at = 0, None
@@ -144,10 +144,12 @@ async def forward(
     raise NoTarget(f"No upstream of the model {parsed.model.name!r} can take a request now.", retry_after_ms=1000)
 
 
-def _next_healthy(left: Iterator[Target], caller: Caller, services: UpstreamServices) -> Target | None:
-    """The next that may be asked: since they were routed, its last probe may have been taken, or it may have failed."""
-    now = services.clock.monotonic()
-    return next((target for target in left if services.routing.health.share(target, now, caller) > 0), None)
+def _next_healthy(targets: Sequence[Target], tried: int, caller: Caller, services: UpstreamServices) -> int | None:
+    """The place of the next that may be asked, behind the one that was `tried`: since they were routed, its last probe
+    may have been taken, or it may have failed."""
+    health, now = services.routing.health, services.clock.monotonic()
+    left = range(tried + 1, min(len(targets), TARGETS_MAX))
+    return next((place for place in left if health.share(targets[place], now, caller) > 0), None)
 
 
 def _outgoing(

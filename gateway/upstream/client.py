@@ -62,7 +62,8 @@ class HttpClient:
                 response = connection.begin(head, body, rest, began)
                 try:
                     while not response.first_byte_at:
-                        response.end()
+                        if response.is_over:
+                            response.end()
                         await response.woken()
                 except BaseException:
                     connection.leave(response)
