@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def turns_during(work: Coroutine[Any, Any, T]) -> tuple[T, int]:
+async def turns_during(work: Awaitable[T]) -> tuple[T, int]:
     """What it gives, and how often others had their turn meanwhile."""
     turns = 0
 

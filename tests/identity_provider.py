@@ -26,7 +26,7 @@ def rsa_key() -> RSAKey:
 
 
 def ec_key(kid: str, curve: str = "P-256") -> ECKey:
-    return ECKey.generate_key(curve, {"kid": kid})  # type: ignore[arg-type]  # Its literals.
+    return ECKey.generate_key(curve, {"kid": kid})
 
 
 def signed(claims: dict[str, Any] | bytes, key: AnyKey, alg: str = "ES256", **header: Any) -> str:

@@ -14,9 +14,8 @@ answered meanwhile: they were asked at the end of a turn, and are silent when th
 
 What takes longer than COSTLY_S by a single read, such as some hundred events of a byte, waits in a line of its own:
 one goes on at a time, and after it none other of these for PAUSE times as long as it took. A team that sends only
-such answers has a quarter of the event loop, and no ordinary answer waits behind them. What counts is the time in which
-this thread has computed: where other processes have the processor meanwhile, an ordinary answer must not be taken for
-such a one.
+such answers has a quarter of the event loop, and no ordinary answer waits behind them. An ordinary one is not taken for
+such a one where other processes have the processor meanwhile: this thread has to have computed for so long.
 """
 
 from __future__ import annotations
@@ -41,10 +40,15 @@ PAUSE = 3
 
 
 def cost_since(began: float, computed: float) -> float:
-    """What it took since the clock showed `began`, and the time of this thread `computed`, in seconds."""
+    """What it took since the clock showed `began`, in seconds: long only where this thread, whose time was `computed`
+    then, has computed for long."""
     cost_s = monotonic() - began
-    # Some systems count a thread's time in steps of ten milliseconds: a short time is what the clock says.
-    return min(cost_s, thread_time() - computed) if cost_s > COSTLY_S else cost_s
+    if cost_s > COSTLY_S:
+        # Some systems count it in steps of ten milliseconds, so that it is not asked for what is short.
+        computed_s = thread_time() - computed
+        if computed_s <= COSTLY_S:
+            return computed_s
+    return cost_s
 
 
 class _Waiting(NamedTuple):

@@ -306,9 +306,8 @@ def _members(fields: msgspec.Struct) -> bytes:
 def _conversation_of(request: IncomingRequest, trace: RequestTrace | None) -> bytes:
     """The members that say what the client calls the request a part of."""
     headers = request.headers
-    names_session = may_name_session(headers)
-    parent = headers.get("traceparent") if trace is None else None
-    if not names_session and parent is None and trace is None:
+    names_session, parent = may_name_session(headers), headers.get("traceparent")
+    if parent is None and trace is None and not names_session:
         return b""
     fields = _ConversationFields()
     if names_session and (session := first_of(SESSION_HEADERS, headers)):
@@ -348,12 +347,13 @@ def shortened(text: str) -> str:
 
 def _outcome_of(x: Exchange, failure: Failure | None) -> bytes:
     """The members that say how the request failed, or what was unusual about it."""
-    error, reservation = x.error, x.reservation
-    if failure is not None:
-        if isinstance(error, LimitRefusal) and error.written is not None:
-            return error.logged or _refused_by_limit(error, error.written)
-    elif not (x.redacted or len(x.attempts) > 1 or (reservation and (reservation.capped or reservation.would_refuse))):
-        return b""
+    if failure is None:
+        reservation = x.reservation
+        is_limited = reservation is not None and (reservation.capped or reservation.would_refuse)
+        if not (is_limited or x.redacted or len(x.attempts) > 1):
+            return b""
+    elif isinstance(error := x.error, LimitRefusal) and error.written is not None:
+        return error.logged or _refused_by_limit(error, error.written)
     return _members(_outcome_fields(x, failure))
 
 

@@ -226,14 +226,14 @@ class Metrics:
 
     def exchange(self, x: Exchange) -> None:
         """Record one finished request."""
-        target, parsed, caller, usage, refusal, attempts = x.target, x.parsed, x.caller, x.usage, x.refusal, x.attempts
+        target, parsed, caller, usage, refusal = x.target, x.parsed, x.caller, x.usage, x.refusal
         team = caller.team if caller is not None else ""
         model = parsed.binding.model.name if parsed is not None else ""
         upstream = target.upstream.name if target is not None else ""
         is_reported = None if usage is None else usage.source is _REPORTED
         refused_by = None if refusal is None else id(refusal.limit_status.limit)
-        tried = tuple(attempts) if attempts else ()
-        which = (x.request.endpoint.name, team, model, upstream, x.status, is_reported, x.failure(), refused_by, tried)
+        endpoint, failure = x.request.endpoint.name, x.failure()
+        which = (endpoint, team, model, upstream, x.status, is_reported, failure, refused_by, *x.attempts)
         answers = self._answers.get(which) or self._begin_answers(which, x)
         duration = x.ended - x.request.at
         overhead = duration - x.upstream_seconds

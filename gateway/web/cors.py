@@ -35,6 +35,8 @@ class CorsPolicy:
 
     def __init__(self, origins: Iterable[str] = ()) -> None:
         self._origins = frozenset(origins)
+        self.allows_any = bool(self._origins)
+        """Whether there are such origins. Without them no answer has further headers."""
 
     def headers(self, request_headers: Mapping[str, str]) -> Headers:
         """The headers that every answer gets."""

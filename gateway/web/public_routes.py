@@ -113,7 +113,7 @@ class PublicRoutes:
         self._me = ConsoleFiles("/me", "me.html", ("me.js", *SHARED_FILES))
 
     def handle(self, request: ClientRequest) -> Work | None:
-        services = self._pipeline.services
+        services, cors = self._pipeline.services, self.cors
         headers, method, path = request.headers, request.method, request.path
         request_id = headers.get(_REQUEST_ID, "")
         if not request_id or not _USABLE_ID.fullmatch(request_id):
@@ -130,7 +130,7 @@ class PublicRoutes:
             route.dialect or api_of(headers, path).dialect,
             closing=self.closing,
             timers=self._timers,
-            always=self.cors.headers(headers),
+            always=cors.headers(headers) if cors.allows_any else (),
         )
         if route.resource is _NOTHING and self._shows(request, method, path, writer):
             return None

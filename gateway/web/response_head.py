@@ -7,9 +7,8 @@ the same in many answers, as the headers of a refusal that is repeated, is put i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from email.utils import formatdate
-from functools import lru_cache
 from http import HTTPStatus
 
 from gateway.core.remembered import remembered
@@ -46,13 +45,14 @@ def response_head(status: int, fields: str, framing: str, *, version: tuple[int,
         connection = "" if "\r\nconnection: " in fields else "connection: close\r\n"
     else:
         connection = "connection: keep-alive\r\n" if version == (1, 0) else ""
-    first, last = _status_line(version, status), _end(int(time.time()))
+    first, last = _status_lines(version)(status), _end(int(time.time()))
     return f"{first}{fields}\r\n{framing}{connection}{last}".encode("utf-8", "surrogateescape")
 
 
-@lru_cache(maxsize=128)
-def _status_line(version: tuple[int, int], status: int) -> str:
-    return f"HTTP/{version[0]}.{version[1]} {status} {_REASONS.get(status, '')}"
+@remembered(8)
+def _status_lines(version: tuple[int, int]) -> Callable[[int], str]:
+    """Those of a version, by status."""
+    return remembered(128)(lambda status: f"HTTP/{version[0]}.{version[1]} {status} {_REASONS.get(status, '')}")
 
 
 @remembered(1)

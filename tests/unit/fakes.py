@@ -15,6 +15,7 @@ from gateway.core.endpoints import CHAT, Endpoint
 from gateway.core.errors import GatewayError, UpstreamBroke
 from gateway.core.estimate import Estimator
 from gateway.core.exchange import Exchange
+from gateway.core.grants import Grant
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.pricing import Price
 from gateway.core.request import IncomingRequest, ParsedRequest, RequestHeaders
@@ -74,6 +75,12 @@ class StoredCallers:
         if self._outage is not None:
             raise self._outage
         return self._stored.get(digest)
+
+    async def counted_as(self, key_id: str) -> list[Caller]:
+        return [caller for caller in self._stored.values() if caller.key_id == key_id]
+
+    async def with_stored_keys(self, team: str) -> ConfigSnapshot:
+        return snapshot_with()
 
 
 class Client:
@@ -309,8 +316,19 @@ class Ledgers:
         made = [settled.created for settled in self.settled]
         return next((each for each in made if each is not None and each.name == name), None)
 
+    @property
+    def open_ids(self) -> list[str]:
+        settled = {each.id for each in self.settled}
+        return [asked.id for asked in self.asked if asked.id not in settled]
+
     async def renew(self, ids: Sequence[str]) -> None:
         """Nothing runs out."""
+
+    async def grant(self, limit: Limit, grant: Grant) -> None:
+        """It admits everything anyway."""
+
+    async def withdraw(self, limit: Limit, grant: Grant) -> None:
+        """The same."""
 
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
         return [LimitStatus(limit, 0, 0, limit.amount, NOW_MS) for limit in limits]

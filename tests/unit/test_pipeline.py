@@ -99,6 +99,7 @@ class Whole:
 
     def __init__(self, *script: ScriptedAnswer | Exception, store: Ledgers | None = None, model: Model = MODEL) -> None:
         self.client, self.upstream, self.store = Client(), ScriptedClient(*script), store or Ledgers()
+        counters: Any = self.store  # Nobody asks more of it than counters have.
         self.recorded: list[Exchange] = []
         self.complaints: list[tuple[str, BaseException]] = []
         self.ids = iter(f"exchange-{number}" for number in range(1, 1_000))
@@ -109,7 +110,7 @@ class Whole:
                 end_users=EndUserCounts(),
                 snapshot=snapshot_with(model, Model("empty", ())),
                 directory=StoredCallers(),
-                store=self.store,
+                store=counters,
                 upstream=upstream_services(self.upstream),
                 zone=ZoneInfo("UTC"),
                 recorders=[self.recorded.append],

@@ -115,7 +115,15 @@ def upstreams(*circuits: dict[str, Any], up: bool = True, in_flight: int = 0, **
 
 
 def circuit(state: str, **fields: Any) -> dict[str, Any]:
-    usual = {"key": None, "share": 1.0, "wait_s": 0.0, "next_try_at": None, "opened_at": None, "why": {}, "cooling": []}
+    usual: dict[str, Any] = {
+        "key": None,
+        "share": 1.0,
+        "wait_s": 0.0,
+        "next_try_at": None,
+        "opened_at": None,
+        "why": {},
+        "cooling": [],
+    }
     return {"model": "m", "state": state, **usual, **fields}
 
 

@@ -224,8 +224,8 @@ def random_prices(dice: random.Random) -> dict[str, str]:
 
 
 def random_usage(dice: random.Random) -> Usage:
-    parts = {name: dice.randrange(10**5) for name in TOKEN_PRICES[0][1:] + TOKEN_PRICES[1][1:]}
-    units = {name: dice.randrange(10**4) for name in UNITS.values() if name}
+    parts: dict[str, Any] = {name: dice.randrange(10**5) for name in TOKEN_PRICES[0][1:] + TOKEN_PRICES[1][1:]}
+    units: dict[str, Any] = {name: dice.randrange(10**4) for name in UNITS.values() if name}
     entered = sum(parts[name] for name in TOKEN_PRICES[0][1:]) + dice.randrange(10**5)
     output = sum(parts[name] for name in TOKEN_PRICES[1][1:]) + dice.randrange(10**5)
     return Usage(entered, output, **parts, **units, service_tier=dice.choice(["", "flex", "priority"]))
@@ -234,7 +234,7 @@ def random_usage(dice: random.Random) -> Usage:
 def exact_dollars(written: dict[str, Any], usage: Usage) -> Fraction:
     """By the words of docs/configuration.md, in fractions of a dollar, from what is written."""
     tier = written["tiers"].get(usage.service_tier)
-    given = written | (tier or {})
+    given: dict[str, Any] = written | (tier or {})
     reached = [step for step in (tier or written).get("above", []) if usage.input > step["tokens"]]
     given |= max(reached, key=lambda step: step["tokens"], default={})
     total = Fraction(given.get("request", "0"))
@@ -436,7 +436,7 @@ def test_cohere_is_not_asked_for_the_usage_of_a_stream() -> None:
 def test_what_stands_beside_a_preset_goes_before_it() -> None:
     upstream = upstream_of(preset="deepseek", endpoints=["responses*"], base_paths={"responses*": "/x/"})
     kept = {f"responses.{what}" for what in ("retrieve", "delete", "cancel", "input_items")}
-    assert upstream.endpoints == {"responses", "responses.input_tokens", "responses.compact", *kept}
+    assert upstream.endpoints == frozenset({"responses", "responses.input_tokens", "responses.compact", *kept})
     assert paths_of(upstream)["responses"] == "/x/responses"
 
 

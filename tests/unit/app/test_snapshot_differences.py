@@ -41,7 +41,7 @@ def test_a_limit_of_a_team_is_no_change_of_its_keys() -> None:
 
 def test_a_receiver_of_notifications_is_no_change_of_what_it_is_notified_of() -> None:
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-    quotas = {"team": {"limits": [LIMIT], "key_limits": [LIMIT]}, "model": {"limits": [LIMIT]}}
+    quotas: dict[str, Any] = {"team": {"limits": [LIMIT], "key_limits": [LIMIT]}, "model": {"limits": [LIMIT]}}
     notify = [{"url": "https://hooks.example/T0/xyzzy", "secret": secret, "at": ["80%"]}]
     before, after = built(**quotas), built(**quotas, notify=notify)
     found = differences(before, after)

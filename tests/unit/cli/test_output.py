@@ -38,7 +38,7 @@ def test_a_table_without_rows_is_its_headings() -> None:
 
 def test_the_longest_texts_are_shortened_where_a_terminal_is_narrow() -> None:
     request_id = "4f0c2a9e51d37b860000002a"
-    rows = [[request_id, "a" * 60, 1_234_567], ["", "b", 8]]
+    rows: list[list[str | int | float]] = [[request_id, "a" * 60, 1_234_567], ["", "b", 8]]
     assert table(["id", "why", "tokens"], rows, columns=70).splitlines() == [
         f"id{' ' * 22}  why{' ' * 30}     tokens",
         f"{request_id}  {'a' * 32}…  1,234,567",

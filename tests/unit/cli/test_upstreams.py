@@ -18,6 +18,11 @@ def test_an_upstream_that_no_request_has_reached_shows_why_its_checks_fail() -> 
 
 
 def test_a_circuit_shows_failed_checks_before_its_own_reasons() -> None:
-    opened = {**CIRCUIT, "opened_at": "2026-11-27T10:00:00.000Z", "why": {"500": 4, "429": 1}, "cooling": []}
+    opened: dict[str, Any] = {
+        **CIRCUIT,
+        "opened_at": "2026-11-27T10:00:00.000Z",
+        "why": {"500": 4, "429": 1},
+        "cooling": [],
+    }
     assert because_of(opened, timeout=3) == ["failed checks: timeout (3); 500 (4), 429 (1)"]
     assert because_of(opened) == ["500 (4), 429 (1)"]

@@ -95,8 +95,8 @@ def test_a_model_whose_tokens_the_answer_does_not_report_is_refused(
 
 
 def test_where_nothing_is_charged_any_model_that_the_key_may_use_passes() -> None:
-    members = {"tools": [{"type": "openrouter:advisor", "parameters": {"model": "opus"}}]}
-    assert parsed_with("/v1/responses/input_tokens", **members).consulted == ()
+    tools = [{"type": "openrouter:advisor", "parameters": {"model": "opus"}}]
+    assert parsed_with("/v1/responses/input_tokens", tools=tools).consulted == ()
 
 
 def test_an_image_of_a_named_model_needs_a_price() -> None:

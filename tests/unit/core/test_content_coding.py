@@ -40,7 +40,7 @@ ENCODED = pytest.mark.parametrize(("name", "encode"), ENCODERS)
 
 def decoded(names: list[str], *pieces: bytes, max_bytes: int = 2**25) -> bytes:
     decoder = ContentDecoder(names, max_bytes)
-    output = []
+    output: list[bytes] = []
     for piece in filter(None, pieces):
         assert decoder.needs_input
         decoder.feed(piece)
@@ -130,7 +130,10 @@ def test_between_two_codings_a_body_has_a_size_too() -> None:
 
 
 def test_a_window_of_more_than_8_mib_is_refused() -> None:
-    options = {zstd.CompressionParameter.window_log: 27, zstd.CompressionParameter.enable_long_distance_matching: 1}
+    options: dict[int, int] = {
+        zstd.CompressionParameter.window_log: 27,
+        zstd.CompressionParameter.enable_long_distance_matching: 1,
+    }
     with pytest.raises(CodingDamaged):
         decoded(["zstd"], zstd.compress(b"abc" * 10_000_000, options=options), max_bytes=2**30)
 

@@ -78,7 +78,7 @@ def play(health: Health, steps: str, now: float = 0.0) -> None:
     server was not reached (x). Those that the circuit does not let through are left out."""
     outcomes = {"+": Outcome.SUCCEEDED, "-": Outcome.ERROR, "x": Outcome.FAILED}
     for step in steps.split():
-        whose, how = step
+        whose, how = tuple(step)
         if not health.share(TARGET, now, CALLERS[whose]):
             continue
         health.begin(TARGET, now, CALLERS[whose]).ended(

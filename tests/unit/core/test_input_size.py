@@ -167,7 +167,7 @@ def test_a_wide_text_is_wide_though_it_is_escaped_or_has_an_image_beside_it() ->
     assert measured(body.encode()).is_wide
 
 
-IMAGE_LINK = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+IMAGE_LINK: dict[str, Any] = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
 
 
 def test_many_images_count_each() -> None:

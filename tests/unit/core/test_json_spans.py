@@ -379,7 +379,8 @@ def test_a_long_object_without_spaces_is_known_by_its_length() -> None:
 
 def test_what_follows_from_the_names_is_shared_by_objects_that_have_them_in_one_order() -> None:
     one, other = read_json_spans(b'{"a":1,"b":2}'), read_json_spans(b'{ "a" : 3 , "b" : 4 }')
-    assert one.named is other.named is not None
+    assert one.named is not None
+    assert one.named is other.named
     assert one.named.names == ("a", "b")
     assert read_json_spans(b'{"b":1,"a":2}').named is not one.named
 

@@ -190,6 +190,7 @@ def test_an_error_of_a_choice_is_the_answers(code: int, fault: Fault) -> None:
     answer = {"choices": [{"message": {"content": "x"}, "error": None}, choice], "usage": {"prompt_tokens": 1}}
     assert fault_of(200, answer) is fault
     assert scan(json.dumps(answer).encode(), wanted_members(FAULT_PATHS))[0]["choices"][1] == {"error": choice["error"]}
+    odd: Any
     for odd in ({"error": "x"}, {"error": {}}, "error", None):
         assert fault_of(200, {"choices": [odd]}) is None
     assert fault_of(200, {"choices": {"error": choice["error"]}}) is None

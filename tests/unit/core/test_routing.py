@@ -209,7 +209,7 @@ def test_a_full_route_comes_last() -> None:
 def test_a_slow_route_gets_fewer_requests(slowness: int, part: float) -> None:
     """Each request takes 10 turns, at the slow one `slowness` times as many: requests in flight pile up there."""
     fast, slow = route("fast"), route("slow")
-    balance, ends, firsts_of_slow = Balance(2), [], 0
+    balance, ends, firsts_of_slow = Balance(2), list[tuple[str, int]](), 0
     for turn in range(4_000):
         ends = [(name, end) for name, end in ends if end > turn]
         load = Counter(name for name, _ in ends)
@@ -221,7 +221,7 @@ def test_a_slow_route_gets_fewer_requests(slowness: int, part: float) -> None:
 
 def test_under_load_the_weights_still_hold() -> None:
     heavy, light = route("heavy", 3), route("light", 1)
-    balance, ends, counted = Balance(2), [], Counter[str]()
+    balance, ends, counted = Balance(2), list[tuple[str, int]](), Counter[str]()
     for turn in range(4_000):
         ends = [(name, end) for name, end in ends if end > turn]
         load = Counter(name for name, _ in ends)

@@ -32,7 +32,7 @@ noise = st.lists(st.tuples(lines | st.just(b""), line_ends), max_size=12).map(
 
 def reference(stream: bytes) -> list[bytes]:
     """The data of each event, word for word as WHATWG HTML 9.2.6 tells it, over the whole stream at once."""
-    found, buffer = [], []
+    found, buffer = list[bytes](), list[bytes]()
     body = stream.removeprefix(BOM)
     for line in re.split(rb"\r\n|\r|\n", body)[:-1]:
         name, _, value = line.partition(b":")

@@ -32,7 +32,7 @@ TABLES = [
     *(TRANSCRIPTIONS_USAGE, SPEECH_USAGE, GEMINI_USAGE, GEMINI_EMBEDDINGS_USAGE, NO_USAGE),
 ]
 CHAT = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
-RESPONSE = {"input_tokens": 11, "output_tokens": 7, "total_tokens": 18}
+RESPONSE: dict[str, Any] = {"input_tokens": 11, "output_tokens": 7, "total_tokens": 18}
 
 
 def read(table: UsageTable, *events: dict[str, Any] | bytes) -> UsageReader:
@@ -156,14 +156,14 @@ def test_the_thoughts_of_all_choices_count_in_a_text_that_is_read_in_pieces() ->
             IMAGES_USAGE,
             {
                 "data": [{"b64_json": "A"}],
-                "usage": {**RESPONSE, "input_tokens_details": {"image_tokens": 4, "text_tokens": 7}},
+                "usage": RESPONSE | {"input_tokens_details": {"image_tokens": 4, "text_tokens": 7}},
             },
             Usage(11, 7, image_input=4, image_output=7, images=1),
             id="pictures and tokens",
         ),
         pytest.param(
             IMAGES_USAGE,
-            {"data": [{}], "usage": {**RESPONSE, "output_tokens_details": {"image_tokens": 0, "text_tokens": 7}}},
+            {"data": [{}], "usage": RESPONSE | {"output_tokens_details": {"image_tokens": 0, "text_tokens": 7}}},
             Usage(11, 7, images=1),
             id="text",
         ),

@@ -37,7 +37,7 @@ def head_and_body(raw: bytes) -> tuple[bytes, bytes]:
 
 def unchunked(body: bytes) -> tuple[list[bytes], bytes]:
     """The chunks of a body, and what stands after the last whole one (the end of the coding, if it is there)."""
-    chunks = []
+    chunks: list[bytes] = []
     while True:
         size, separator, rest = body.partition(b"\r\n")
         length = int(size, 16) if separator else 0

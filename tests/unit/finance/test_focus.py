@@ -138,7 +138,7 @@ def test_the_validator_of_the_specification_finds_no_failure(tmp_path: Path, zon
     [folder] = program.parent.parent.glob("lib/python*/site-packages")
     criteria = ",".join(f"{name}_SUPPORTED" for name in SUPPORTED.split(","))
     options = ("--validate-version", "1.2", "--focus-dataset", "CostAndUsage", "--block-download")
-    command = [program, "--data-file", file, *options, "--applicability-criteria", criteria]
+    command = [str(program), "--data-file", str(file), *options, "--applicability-criteria", criteria]
     found = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=True).stdout
     assert re.search(r"Pass: 1\d\d ", found), found
     # An invoice's id is given or null: of these two rules one always fails, and the rule of both holds.

@@ -95,7 +95,7 @@ async def verifying() -> AsyncIterator[Verifying]:
     await made.verifier.close()
 
 
-def token(key: Any = EC, alg: str = "ES256", *, header: dict[str, Any] | None = None, **claims: Any) -> str:
+def token(key: Any = EC, alg: str = "ES256", *, header: Any = None, **claims: Any) -> str:
     return signed(claims_of(NOW, **claims), key, alg, **(header or {}))
 
 

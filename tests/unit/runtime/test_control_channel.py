@@ -70,7 +70,7 @@ async def a_worker() -> AsyncIterator[Worker]:
     worker = Worker(ours)
     tasks = BackgroundTasks(worker.log_error, first_pause_s=0.001)
     channel = await ControlChannel.over(its)
-    orders = {order: lambda order=order: worker.orders.append(order) for order in Order}  # type: ignore[misc]
+    orders = {order: lambda order=order: worker.orders.append(order) for order in Order}
     server = ControlServer(channel, orders, HANDLERS, tasks, worker.log_error)
     server.ready()
     tasks.keep_running("follow", server.run)

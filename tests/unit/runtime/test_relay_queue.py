@@ -127,7 +127,7 @@ async def test_what_waits_has_the_next_share_before_what_comes() -> None:
 
 
 async def test_what_waits_goes_on_as_far_as_the_turn_has_bytes_left() -> None:
-    turn, gone_on = Turn(), []
+    turn, gone_on = Turn(), list[None]()
     queue = RelayQueue(turn)
 
     def go_on() -> None:

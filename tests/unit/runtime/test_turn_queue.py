@@ -27,10 +27,14 @@ async def test_a_few_begin_in_a_turn_however_long_it_takes() -> None:
 async def test_what_waits_without_a_task_begins_in_rotation_and_in_front_of_what_comes_meanwhile() -> None:
     queue, begun = TurnQueue(per_turn=3), list[str]()
 
+    def begin(line: str) -> bool:
+        begun.append(line)
+        return True
+
     def begin_and_send_more(line: str) -> bool:
         begun.append(line)
         assert not queue.try_begin()
-        queue.begin_later("more", lambda: not begun.append("more"))
+        queue.begin_later("more", partial(begin, "more"))
         return True
 
     for line in "aab":
@@ -50,8 +54,12 @@ async def test_a_defect_of_one_that_begins_holds_nobody_up() -> None:
     def fail() -> bool:
         raise KeyError("a defect")
 
+    def begin() -> bool:
+        begun.append("b")
+        return True
+
     queue.begin_later("a", fail)
-    queue.begin_later("b", lambda: not begun.append("b"))
+    queue.begin_later("b", begin)
     for _ in range(3):
         await asyncio.sleep(0)
     assert (begun, [type(each) for each in defects]) == (["b"], [KeyError])

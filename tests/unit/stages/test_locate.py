@@ -126,7 +126,8 @@ async def test_a_request_goes_on_at_the_upstream_that_keeps_both() -> None:
 
 
 async def test_a_request_that_names_nothing_goes_on_from_nothing() -> None:
-    for members in ({}, {"previous_response_id": None, "conversation": None}):
+    nothing: dict[str, Any] = {"previous_response_id": None, "conversation": None}
+    for members in ({}, nothing):
         assert going_on(**members).continues == ()
 
 

@@ -8,7 +8,7 @@ from tests.unit.fakes import exchange_of
 
 
 def test_every_recorder_sees_the_exchange_even_if_one_fails() -> None:
-    defect, seen, complaints = RuntimeError("no disk"), [], []
+    defect, seen, complaints = RuntimeError("no disk"), list[Exchange](), list[tuple[str, BaseException]]()
 
     def failing(exchange: Exchange) -> None:
         raise defect

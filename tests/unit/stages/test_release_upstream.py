@@ -69,7 +69,7 @@ async def test_an_upstream_that_breaks_while_it_is_read_on_is_left() -> None:
     answer = stream(CHUNK, failure=UpstreamBroke("It broke."))
     exchange = left(answer)
     await UpstreamReleaser(StandingClock()).release(exchange)
-    assert exchange.tally is not None
+    assert isinstance(exchange.tally, StreamTally)
     assert exchange.tally.events == 1
 
 

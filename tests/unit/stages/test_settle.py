@@ -176,7 +176,7 @@ def test_a_client_that_leaves_before_the_first_byte_pays_for_its_prompt() -> Non
 def test_a_page_that_came_too_late_to_be_given_to_the_client_is_free() -> None:
     for error, usage in ((None, estimated(1_000)), (UpstreamRefused("It did not stream."), None)):
         exchange = plain(b"x" * 4_000)
-        assert exchange.tally is not None
+        assert isinstance(exchange.tally, PlainTally)
         exchange.tally.close()
         exchange.error = error
         assert used(exchange) == usage

@@ -378,7 +378,8 @@ async def test_a_journal_that_another_program_removes_is_charged_all_the_same(tm
 
 @pytest.mark.parametrize("in_its_place", [False, True], ids=["nothing", "an empty folder"])
 async def test_a_folder_that_is_moved_away_or_removed_holds_up_no_charge(tmp_path: Path, in_its_place: bool) -> None:
-    for number, disappear in enumerate((shutil.rmtree, lambda folder: folder.rename(tmp_path / "elsewhere"))):
+    ways: tuple[Callable[[Path], object], ...] = (shutil.rmtree, lambda folder: folder.rename(tmp_path / "elsewhere"))
+    for number, disappear in enumerate(ways):
         folder = tmp_path / f"journal-{number}"
         stage = Stage(folder)
         stage.store.go()

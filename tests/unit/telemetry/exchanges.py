@@ -40,15 +40,20 @@ class SeenTally:
     """A tally as it stands at a stream's end."""
 
     fault: Fault | None = None
-    events: int = 3
     usage: Usage | None = None
+    object_id: str = ""
     ended: bool = False
-    is_final: bool = True
-    tells_input: bool = True
     delivered_since: int = 0
     counted: Usage = field(default_factory=Usage)
+    transcribed_ms: int = 0
     is_empty: bool = False
     delivered: int = 3
+
+    def is_final(self) -> bool:
+        return True
+
+    def tells_input(self) -> bool:
+        return True
 
     def feed(self, data: bytes) -> None:
         """Nothing more comes."""
@@ -70,10 +75,11 @@ def limit_status(limit: Limit, used: int, resets_ms: int = NOW_MS + 60_000) -> L
     return LimitStatus(limit, used, 0, limit.amount - used, resets_ms)
 
 
-def unheard(request_id: str = "req-1") -> Exchange:
+def unheard(request_id: str = "req-1", **headers: str) -> Exchange:
     """A request that was refused at once: no caller, no model, nothing spent."""
     body = GivenBody(b"a prompt")
-    request = IncomingRequest(request_id, CHAT, headers_of({"authorization": "Bearer gw_client-secret"}), body, 100.0)
+    sent = headers_of({"authorization": "Bearer gw_client-secret", **headers})
+    request = IncomingRequest(request_id, CHAT, sent, body, 100.0)
     return Exchange("exchange-1", request, status=401, ended=100.001)
 
 

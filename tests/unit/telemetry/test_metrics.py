@@ -139,8 +139,7 @@ def test_nothing_that_a_client_sends_becomes_a_label(metrics: Metrics) -> None:
     metrics.exchange(unknown)
     before = series(metrics)
     for number in range(1_000):
-        junk = unheard(f"junk-{number}")
-        junk.request.headers["user-agent"] = f"junk-{number}"
+        junk = unheard(f"junk-{number}", **{"user-agent": f"junk-{number}"})
         junk.error, junk.status = ModelUnknown(f"No model junk-{number}."), 404
         metrics.exchange(junk)
         metrics.exchange(answered(user=f"junk-{number}", asked=f"junk-{number}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from collections.abc import Callable
 from itertools import pairwise
 from time import monotonic, sleep, thread_time
 
@@ -111,7 +112,7 @@ class Wire:
         """With the same client as the connection that it is `beside`."""
         self.socket = Socket()
         self.shelf = Shelf()
-        self._client = (
+        self._client: ClientOptions = (
             beside._client if beside else ClientOptions(BackgroundTasks(unexpected), Turn(), 30, lambda upstream: None)
         )
         upstream = Upstream("inducta", "http://inducta.example", timeouts=Timeouts(**timeouts))
@@ -405,7 +406,12 @@ async def test_a_reader_that_fails_at_what_waited_ends_its_answer_alone() -> Non
     other = Wire(upstream)
     pieces: list[bytes] = []
     answers = []
-    for each, reader in ((upstream, int), (other, pieces.append)):
+
+    def read_number(piece: bytes) -> None:
+        int(piece)
+
+    readers: tuple[Callable[[bytes], None], ...] = (read_number, pieces.append)
+    for each, reader in zip((upstream, other), readers, strict=True):
         answer = each.begins(CHUNKED + b"\r\n1\r\n0\r\n")
         answer.deliver_to(reader)
         answers.append(answer)

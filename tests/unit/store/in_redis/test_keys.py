@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ def test_an_end_user_is_not_named() -> None:
 
 
 def test_every_part_of_an_identity_makes_another_counter() -> None:
-    changed = [
+    changed: list[dict[str, Any]] = [
         {"name": "other"},
         {"scope": Scope.KEY},
         {"subject": "blue"},
