@@ -15,7 +15,7 @@ from gateway.core.limits import charged_by_use
 from gateway.core.remembered import remembered
 from gateway.core.request import ParsedRequest
 from gateway.core.request_record import KeptRecord
-from gateway.core.reservation import LedgerEntry, Reservation, Settlement
+from gateway.core.reservation import CHARGE_MAX, LedgerEntry, Reservation, Settlement
 from gateway.core.snapshot import Target
 from gateway.core.sound_length import sent_ms
 from gateway.core.usage import NOTHING_USED, Usage, UsageSource
@@ -67,10 +67,10 @@ def _at_asked_tier(usage: Usage, parsed: ParsedRequest, target: Target | None) -
 
 
 def _cost(parsed: ParsedRequest, target: Target | None, usage: Usage) -> int:
-    """Micro-dollars."""
+    """Micro-dollars: no more than a store can count, whatever an upstream reports."""
     if target is None or target.price is None or parsed.endpoint.is_free:
         return 0
-    return target.price.cost(usage, parsed.prices_beside(target, usage))
+    return min(target.price.cost(usage, parsed.prices_beside(target, usage)), CHARGE_MAX)
 
 
 def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) -> Usage | None:

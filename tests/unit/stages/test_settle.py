@@ -24,7 +24,7 @@ from gateway.core.plain_tally import PlainTally
 from gateway.core.pricing import Price, PriceTerms
 from gateway.core.refusals import Fault
 from gateway.core.request_record import KeptRecord, RequestRecord
-from gateway.core.reservation import Hold, Holds, LimitStatuses, Reservation
+from gateway.core.reservation import CHARGE_MAX, Hold, Holds, LimitStatuses, Reservation
 from gateway.core.snapshot import Model
 from gateway.core.stream_tally import StreamTally
 from gateway.core.usage import Usage, UsageSource
@@ -387,6 +387,13 @@ async def test_the_route_that_served_has_its_own_price(served_by: int, cost: int
     exchange.target = [target(name, price=price) for name, price in zip("ab", prices, strict=True)][served_by]
     await settle_now(exchange, Ledgers(), Unrecorded())
     assert exchange.cost == cost
+
+
+async def test_what_an_upstream_reports_costs_no_more_than_a_store_can_count() -> None:
+    exchange = seen(*WORDS, USAGE.replace(b"45", b"999999999999"))
+    exchange.target = target(price=Price(0, 10**14))
+    await settle_now(exchange, Ledgers(), Unrecorded())
+    assert exchange.cost == CHARGE_MAX
 
 
 async def taught(exchange: Exchange) -> int:
