@@ -26,7 +26,7 @@ from gateway.web.http_connection import Handler, HttpConnection
 _LAST_WRITE_S = 5.0
 """How long clients may take, when everything closes, to read what was written for them already."""
 
-_BEGUN_PER_TURN = 24
+BEGUN_PER_TURN = 24
 """Requests, whatever they ask for: twice as many as of all teams begin behind it (runtime/start_queue.py), so that a
 request soon waits in the line of its team. To refuse as many takes 4 ms."""
 
@@ -59,7 +59,7 @@ class Listener(web.Server):
         self.refused = 0
         self._handler = handler
         self._new_id = new_id
-        self._begins = TurnQueue(_BEGUN_PER_TURN)
+        self._begins = TurnQueue(BEGUN_PER_TURN)
         self._timers = TimerSweep()
         self._turn = turn
         self._open: dict[HttpConnection, None] = {}

@@ -17,7 +17,7 @@ from gateway.core.response import Work
 from gateway.runtime.turn import Turn
 from gateway.web.client_request import ClientRequest
 from gateway.web.http_connection import Handler, HttpConnection
-from gateway.web.listener import ClientLimits, Listener
+from gateway.web.listener import BEGUN_PER_TURN, ClientLimits, Listener
 from tests.unit.upstream.splitting import cuts, split
 
 CHUNKED = b"POST /first HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"
@@ -279,7 +279,7 @@ class _ManyHandled:
             connection.data_received(LATER)
 
 
-_MANY = 17
+_MANY = BEGUN_PER_TURN + 1
 
 
 async def test_what_waits_for_its_turn_waits_without_a_task() -> None:
