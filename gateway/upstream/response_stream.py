@@ -118,8 +118,8 @@ class ResponseStream:
         self.fail_with(reason.error(self._name, kind))
 
     def time_out(self, error: Exception) -> None:
-        while self._yields and type(self._buffer) is PlainBuffer:
-            self._go_on()  # What only waits for its turn has come in time.
+        while self._yields and type(self._buffer) is PlainBuffer and self._go_on():
+            pass  # What only waits for its turn has come in time.
         # A reader that has paused holds pieces back; they must not hold back the end of the time, too.
         self._buffer = PlainBuffer()
         self.fail_with(error)
