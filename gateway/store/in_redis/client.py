@@ -144,8 +144,9 @@ class SentCall(msgspec.Struct, frozen=True):
 
 
 class BegunCall(msgspec.Struct, eq=False):
-    """A call of a script that nothing awaits: a `ReplyTaker`, which gives itself to `then` once it has ended. `then`
-    raises nothing. `numbers` are those that the script gave, None where it was not carried out."""
+    """A call of a script that nothing awaits: a `ReplyTaker`, which gives itself to `then` once it has ended. What
+    `then` raises is for the event loop to report: the connection serves others, too. `numbers` are those that the
+    script gave, None where it was not carried out."""
 
     _router: Router
     _script: LuaScript
@@ -163,11 +164,18 @@ class BegunCall(msgspec.Struct, eq=False):
             self.numbers = self._router.carried_out(self._script, self, reply)
         except Exception as error:  # noqa: BLE001 # Whatever it is, it must not end the connection of all calls.
             self._error = error
-        self._then(self)
+        self._end()
 
     def set_exception(self, error: Exception) -> None:
         self._error = error
-        self._then(self)
+        self._end()
+
+    def _end(self) -> None:
+        try:
+            self._then(self)
+        except Exception as defect:  # noqa: BLE001 # As above; a future's callbacks are reported in the same way.
+            doing = f"what follows a call of {self._script.name}"
+            asyncio.get_running_loop().call_exception_handler({"message": doing, "exception": defect})
 
     def result(self) -> Any:
         """Its numbers. Raises ErrorReply, ConnectionDown."""

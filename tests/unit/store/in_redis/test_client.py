@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -77,6 +78,24 @@ def test_a_defect_in_what_is_done_with_a_reply_does_not_reach_the_connection() -
     assert call.numbers is None
     with pytest.raises(KeyError):
         call.result()
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_defect_in_what_follows_a_call_is_reported_and_does_not_reach_the_connection(is_lost: bool) -> None:
+    reported: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    servers, defect = FakeServers(), KeyError()
+
+    def fail(_call: BegunCall) -> None:
+        raise defect
+
+    assert Router(cast(RedisServers, servers), lambda *_: None).begin(SETTLE, "key", b"", fail)
+    (taker,) = servers.urgent.takers
+    if is_lost:
+        taker.set_exception(ConnectionDown("broke the connection", sent=True))
+    else:
+        taker.set_result([1, servers.clock.now_ms()])
+    assert reported == [defect]
 
 
 def test_nothing_is_begun_where_no_node_is_known() -> None:
