@@ -247,11 +247,12 @@ class Log:
         return b"%b%b,%b," % (_level_and_event("info", "request"), self._always, _ENCODER.encode(fields)[_MEMBERS])
 
 
-def configure(fd: int | None = None, **always: Any) -> Log:
-    """The process's log on a file descriptor (standard output if None). The standard library's logging goes into it
-    from warnings up, since aiohttp and asyncio log there. To be called once in a process."""
+def configure(fd: int | None = None, *, is_shared: bool = True, **always: Any) -> Log:
+    """The process's log on a file descriptor (standard output if None), to which other processes of the gateway write
+    as well if it `is_shared`. The standard library's logging goes into it from warnings up, since aiohttp and asyncio
+    log there. To be called once in a process."""
     out = sys.stdout.fileno() if fd is None else fd
-    writer = LineWriter(out)
+    writer = LineWriter(out, is_shared=is_shared)
     log = Log(writer.write, terminal=os.isatty(out), dropped=lambda: writer.dropped, **always)
     writer.on_recovered = lambda dropped: log.warning("log lines dropped", lines=dropped)
     atexit.register(writer.close)
