@@ -1,4 +1,4 @@
-"""How often the event loop serves others while something long is computed."""
+"""What the event loop does beside a test: its turns while something long is computed, and the end of its tasks."""
 
 from __future__ import annotations
 
@@ -24,3 +24,9 @@ async def turns_during(work: Awaitable[T]) -> tuple[T, int]:
         return await work, turns
     finally:
         running.cancel()
+
+
+async def tasks_ended(name: str) -> None:
+    """Wait until no task with this name runs."""
+    while running := [task for task in asyncio.all_tasks() if task.get_name() == name]:
+        await asyncio.wait(running)

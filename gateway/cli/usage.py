@@ -20,7 +20,7 @@ from gateway.settings.diagnostics import closest
 from gateway.settings.models import Settings
 from gateway.store.ledger import GROUPS
 
-_HEADINGS = {
+USAGE_HEADINGS = {
     "requests": "requests",
     "input_tokens": "input",
     "cached_input_tokens": "cached",
@@ -108,7 +108,7 @@ def usage(
     elif as_json:
         show_json(report)
     elif as_csv:
-        show_csv_objects([*groups, *_HEADINGS], report["rows"])
+        show_csv_objects([*groups, *USAGE_HEADINGS], report["rows"])
     else:
         _show_table(report, groups)
     if "month" in report and not as_json:
@@ -163,8 +163,8 @@ def _show_table(report: dict[str, Any], groups: list[str]) -> None:
         click.echo("Nothing was used.")
         return
     total = report["total"]
-    shown = [name for name in _HEADINGS if name in _ALWAYS or total[name]]
+    shown = [name for name in USAGE_HEADINGS if name in _ALWAYS or total[name]]
     rows: list[Row] = [[row[name] for name in (*groups, *shown)] for row in report["rows"]] if groups else []
     blanks = ["total", *[""] * (len(groups) - 1)] if groups else []
     rows.append([*blanks, *(total[name] for name in shown)])
-    click.echo(table([*groups, *(_HEADINGS[name] for name in shown)], rows))
+    click.echo(table([*groups, *(USAGE_HEADINGS[name] for name in shown)], rows))

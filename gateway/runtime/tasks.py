@@ -7,7 +7,7 @@ end on one unexpected error, and the process would go on without it. So an owner
 * `keep_running` is for loops. One that raises is logged, counted and started again after a pause,
   which doubles while it goes on failing. One that returns is over.
 * `start` is for work that ends. An exception is logged and counted, whether or not the result is awaited.
-* `close` cancels both and waits for their end; `idle` waits for the work and cancels nothing.
+* `close` cancels both and waits for their end.
 
 A connection is its own owner of the task that its request may need (`start_owned`): it has one at most, and ends it.
 
@@ -68,11 +68,6 @@ class BackgroundTasks:
         self._work.add(task)
         task.add_done_callback(self._ended)
         return task
-
-    async def idle(self) -> None:
-        """Wait until all work that was started has ended, that which it started meanwhile, too."""
-        while self._work:
-            await asyncio.wait(self._work)
 
     async def close(self) -> None:
         """Cancel everything and wait for its end."""

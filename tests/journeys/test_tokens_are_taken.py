@@ -15,6 +15,7 @@ import pytest
 from gateway.app.snapshot_builder import loaded_snapshot
 from gateway.demo import DemoUpstream
 from tests.contract.store.keepers import FalseClock
+from tests.event_loop_turns import tasks_ended
 from tests.identity_provider import AUDIENCE, ISSUER, IdentityProvider, claims_of, ec_key, key_set, signed
 from tests.redis_servers import redis_server
 from tests.whole_gateway import Json, WholeGateway, chat_body, configuration, settings_of, whole_gateway
@@ -235,11 +236,11 @@ async def test_a_reload_brings_an_identity_provider_and_takes_it_away(tmp_path: 
         assert (await gateway.chat(key=token)).status == 401
 
         gateway.gateway.swap(loaded_snapshot(settings_of({**without, "jwt": jwt_settings(str(file))})))
-        await gateway.gateway.tasks.idle()
+        await tasks_ended("follow identity providers")
         assert (await gateway.chat(key=token)).status == 200
 
         gateway.gateway.swap(loaded_snapshot(settings_of(without)))
-        await gateway.gateway.tasks.idle()
+        await tasks_ended("follow identity providers")
         assert (await gateway.chat(key=token)).status == 401
 
 

@@ -36,7 +36,7 @@ from gateway.store.contract import (
 )
 from gateway.store.in_redis.admission import Admissions, Admitted, RecordLifetimes, SlotReply
 from gateway.store.in_redis.arguments import LONG_MS, ScriptArguments, Timing
-from gateway.store.in_redis.client import BegunCall, Observer, Router, ServerClock
+from gateway.store.in_redis.client import BegunCall, Observer, Router
 from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.estimates import EstimateRows
 from gateway.store.in_redis.grants import GrantWriter
@@ -132,11 +132,6 @@ class RedisStore:
         self._in_doubt: dict[str, Admitted] = {}
         """Settled, but without an answer: their records stay until a repetition has made sure, or as long as they last.
         What is lost or parked is never repeated."""
-
-    @property
-    def clock(self) -> ServerClock:
-        """Of the server that has the set of teams: it names the time of every reservation."""
-        return self.client.admissions.clock_of(self._teams)
 
     @property
     def trouble(self) -> str | None:

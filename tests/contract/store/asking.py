@@ -17,6 +17,7 @@ from gateway.core.reservation import (
 from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import Store
 from gateway.store.in_redis.client import ServerClock
+from gateway.store.in_redis.store import RedisStore
 
 MILLION = 1_000_000
 
@@ -49,6 +50,11 @@ def ask(
     return AdmissionRequest.of(
         name or f"r{next(_numbers)}", tuple(charge(one, fixed) for one in limits), likely, most, least, enough
     )
+
+
+def clock_of(store: RedisStore) -> ServerClock:
+    """Of its only server."""
+    return store.client.admissions.clock_of("")
 
 
 def set_clock(clock: ServerClock, now_ms: int) -> None:

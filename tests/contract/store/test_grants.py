@@ -24,7 +24,7 @@ from gateway.core.reservation import RefusalReason, Reservation
 from gateway.store.contract import Store
 from gateway.store.in_redis import RedisOptions, RedisStore
 from gateway.store.in_redis.grants import HISTORY_UNIT, grants_of
-from tests.contract.store.asking import admitted, ask, limit, refused, set_clock, truth, used_and_held
+from tests.contract.store.asking import admitted, ask, clock_of, limit, refused, set_clock, truth, used_and_held
 from tests.contract.store.keepers import HOLD_TTL_MS, UTC, Keeper, MemoryKeeper, redis_options
 from tests.redis_servers import RedisServer, redis_server
 
@@ -292,7 +292,7 @@ async def test_an_admission_under_a_grant_whose_answer_is_lost_is_taken_back_who
     with contextlib.closing(redis.client()) as client:
         client.config_resetstat()
     # As in test_redis.py: the call is in time for the server, once it goes on.
-    set_clock(hasty.clock, hasty.now_ms() + 450)
+    set_clock(clock_of(hasty), hasty.now_ms() + 450)
     redis.freeze()
     with pytest.raises(StoreUnavailable):
         await hasty.admit(ask(one, fixed=10, likely=500, most=500))

@@ -28,7 +28,7 @@ from gateway.store.in_redis import RedisStore
 from gateway.store.in_redis.arguments import LONG_MS
 from gateway.store.journal import Journal
 from gateway.store.outbox import OutboxStore
-from tests.contract.store.asking import admitted, ask, bill, limit, refused, set_clock, truth, used_and_held
+from tests.contract.store.asking import admitted, ask, bill, clock_of, limit, refused, set_clock, truth, used_and_held
 from tests.contract.store.keepers import HOLD_TTL_MS, UTC, redis_options, sure_tasks
 from tests.contract.store.zones import zone_whose_midnight_is_at
 from tests.event_loop_turns import turns_during
@@ -226,9 +226,9 @@ async def test_records_end_an_hour_after_they_are_settled_and_a_week_after_in_do
 ) -> None:
     settled = await admitted(store, ask(*LIMITS))
     await store.settle(truth(settled, 7))
-    set_clock(store.clock, settled.at_ms + 4_000)
+    set_clock(clock_of(store), settled.at_ms + 4_000)
     left = await admitted(store, ask(*LIMITS))
-    set_clock(store.clock, left.at_ms + 8_000)
+    set_clock(clock_of(store), left.at_ms + 8_000)
     await store.renew([])
     hours = {
         int(key.split(":")[-1]): round(life_ms / 3_600_000) for key, life_ms in lives(redis).items() if ":r:" in key
@@ -252,7 +252,7 @@ async def settled_unheard(redis: RedisServer, store: RedisStore) -> tuple[RedisS
 
 
 async def hours_of_its_record(redis: RedisServer, hasty: RedisStore, after_ms: int) -> int:
-    set_clock(hasty.clock, after_ms)
+    set_clock(clock_of(hasty), after_ms)
     await hasty.renew([])
     [life_ms] = [life_ms for key, life_ms in lives(redis).items() if ":r:hasty:" in key]
     return round(life_ms / 3_600_000)
@@ -314,8 +314,8 @@ async def test_calls_of_one_turn_leave_together(redis: RedisServer, store: Redis
 
 
 async def test_gateways_whose_clocks_are_an_hour_apart_agree(store: RedisStore, other: RedisStore) -> None:
-    set_clock(store.clock, store.clock.now_ms() - 3_600_000)
-    set_clock(other.clock, other.clock.now_ms() + 3_600_000)
+    set_clock(clock_of(store), clock_of(store).now_ms() - 3_600_000)
+    set_clock(clock_of(other), clock_of(other).now_ms() + 3_600_000)
     lanes, minute = LIMITS[4], limit("requests", "minute", 3)
     first = await admitted(store, ask(lanes, minute))
     second = await admitted(other, ask(lanes, minute))
@@ -337,7 +337,7 @@ async def test_a_quota_begins_anew_at_midnight_by_the_clock_of_redis(redis: Redi
     refusal = await refused(store, ask(day, fixed=60))
     assert refusal.at_ms + refusal.retry_after_ms == midnight_ms
     await asyncio.sleep(refusal.retry_after_ms / 1000)
-    set_clock(store.clock, store.clock.now_ms() - 100)
+    set_clock(clock_of(store), clock_of(store).now_ms() - 100)
     await store.settle(truth(straddling, 25))
     assert await used_and_held(store, day) == (0, 0)
     assert await used_and_held(store, week) == (75, 0)
@@ -389,7 +389,7 @@ async def test_an_admission_whose_answer_is_lost_is_taken_back(redis: RedisServe
     hasty = RedisStore(redis_options(redis.url, timeout_s=0.5), UTC)
     await hasty.ping()
     # So that what is asked of the frozen server is not too late: it is one that answered into a broken connection.
-    set_clock(hasty.clock, hasty.now_ms() + 450)
+    set_clock(clock_of(hasty), hasty.now_ms() + 450)
     redis.freeze()
     verdicts = await asyncio.gather(*[hasty.admit(ask(*LASTING[:3])) for _ in range(3)], return_exceptions=True)
     assert all(isinstance(verdict, StoreUnavailable) for verdict in verdicts)
@@ -408,7 +408,7 @@ async def unheard_admission(
     """A gateway whose admission was carried out, though its answer was lost."""
     hasty = RedisStore(redis_options(redis.url, "hasty", timeout_s=0.5), UTC)
     await hasty.ping()
-    set_clock(hasty.clock, hasty.now_ms() + 450)
+    set_clock(clock_of(hasty), hasty.now_ms() + 450)
     redis.freeze()
     with pytest.raises(StoreUnavailable):
         await hasty.admit(question)
@@ -465,7 +465,7 @@ async def test_an_outage_counts_an_unheard_admission_that_was_let_through_once(
     await hasty.ping()
     with contextlib.closing(redis.client()) as client:
         client.config_resetstat()
-    set_clock(hasty.clock, hasty.now_ms() + 450)
+    set_clock(clock_of(hasty), hasty.now_ms() + 450)
     redis.freeze()
     reservation = await admitted(outbox, ask(*limits))
     await outbox.settle(truth(reservation, 7, bill()))
@@ -484,7 +484,7 @@ async def test_the_time_of_the_store_goes_on_while_it_is_out(redis: RedisServer)
     store = RedisStore(redis_options(redis.url, timeout_s=0.1), UTC)
     await store.ping()
     two_days_ms = 2 * 86_400_000
-    set_clock(store.clock, store.now_ms() + two_days_ms)
+    set_clock(clock_of(store), store.now_ms() + two_days_ms)
     redis.freeze()
     with pytest.raises(StoreUnavailable):
         await store.ping()
@@ -501,14 +501,14 @@ async def test_records_that_could_not_be_shortened_are_shortened_later(redis: Re
     # After this nothing more is sent, so that nothing is carried out late.
     with pytest.raises(StoreUnavailable):
         await hasty.ping()
-    set_clock(hasty.clock, made.at_ms + 4_000)
+    set_clock(clock_of(hasty), made.at_ms + 4_000)
     with pytest.raises(StoreUnavailable):
         await hasty.renew([])
     redis.thaw()
     async with asyncio.timeout(10):
         while hasty.trouble:
             await asyncio.sleep(HOLD_TTL_MS / 50_000)
-    set_clock(hasty.clock, made.at_ms + 4_000)
+    set_clock(clock_of(hasty), made.at_ms + 4_000)
     await hasty.renew([])
     [life_ms] = [life_ms for key, life_ms in lives(redis).items() if ":r:hasty:" in key]
     assert life_ms <= 3_600_000

@@ -78,31 +78,11 @@ async def test_work_that_fails_is_logged_though_nobody_asks_for_it() -> None:
         raise ValueError("half a line")
 
     tasks = journal.tasks()
-    tasks.start("close request", work())
-    await tasks.idle()
+    await asyncio.wait([tasks.start("close request", work())])
     assert (journal.counted, journal.logged) == (
         ["close request"],
         [("background task close request failed", "half a line")],
     )
-
-
-async def test_idle_waits_for_work_that_work_has_started_but_not_for_loops() -> None:
-    journal, ended = Journal(), []
-    tasks = journal.tasks()
-
-    async def inner() -> None:
-        ended.append("inner")
-
-    async def outer() -> None:
-        await asyncio.sleep(0)
-        tasks.start("inner", inner())
-        ended.append("outer")
-
-    tasks.keep_running("loop", asyncio.Event().wait)  # type: ignore[arg-type]
-    tasks.start("outer", outer())
-    await tasks.idle()
-    assert ended == ["outer", "inner"]
-    await tasks.close()
 
 
 async def test_a_cancelled_task_is_no_failure() -> None:

@@ -13,6 +13,7 @@ from gateway.core.errors import NoWorker
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.web.admin_routes import AdminRequest, AdminResponse, json_response
 from gateway.web.shared_answers import COMPARISON, FRESH_S, KEPT_BYTES, LONGEST_S, SharedAnswers
+from tests.event_loop_turns import tasks_ended
 
 OVERVIEW = "/admin/v1/overview"
 
@@ -140,7 +141,7 @@ async def test_a_change_is_made_to_its_end_though_its_client_leaves(api: Api) ->
         await leaving
     assert api.ended == number_in(first)
     api.going_on.set()
-    await api.tasks.idle()
+    await tasks_ended("change by an operator")
     assert api.ended == 2
     assert number_in(await api.ask()) == 3
 
@@ -154,7 +155,7 @@ async def test_a_comparison_ends_with_its_client_and_changes_nothing(api: Api) -
     with pytest.raises(asyncio.CancelledError):
         await leaving
     api.going_on.set()
-    await api.tasks.idle()
+    await tasks_ended("change by an operator")
     assert api.ended == 1
     assert number_in(await api.ask()) == number_in(first)
 
