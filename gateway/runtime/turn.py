@@ -30,8 +30,8 @@ class Written(Protocol):
     """A connection."""
 
     held: bytes
-    """The turn's: what it holds for this connection. Kept here, since the connection is at hand where a table of them
-    would be looked up for each piece."""
+    """The turn's: what it holds for this connection. Here, since who writes has the connection, and would have to look
+    it up in a table."""
 
     def write_now(self, data: bytes) -> None:
         """Give it to the socket. Nothing is done where the connection has ended."""
