@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.errors import Failure, FieldInvalid, InternalError, KeyUnknown, LimitRefusal, ModelUnknown
+from gateway.core.errors import Failure, FieldInvalid, InternalError, KeyExpired, KeyUnknown, LimitRefusal, ModelUnknown
 from gateway.core.exchange import Exchange
 from gateway.core.header_rules import (
     AGENT_HEADERS,
@@ -406,7 +406,7 @@ def _add_reason(fields: _OutcomeFields, x: Exchange) -> None:
     """What the code of a refusal leaves open. Of the place of a fault its first name alone, and only one that the
     gateway itself reads: the others are what the client has written."""
     match x.error:
-        case KeyUnknown(why=why):
+        case KeyUnknown(why=why) | KeyExpired(why=why):
             fields.refused_because = why
         case ModelUnknown(asked=asked) if asked:
             fields.asked_model = shortened(asked)

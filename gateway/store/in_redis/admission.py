@@ -20,6 +20,7 @@ from gateway.core.buckets import Counter, CounterState, restored
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, Hold, Holds, LimitStatuses, Refusal, Reservation
+from gateway.store.contract import Admission
 from gateway.store.in_redis.arguments import (
     QUOTA,
     ScriptArguments,
@@ -29,8 +30,8 @@ from gateway.store.in_redis.arguments import (
     Timing,
     packed,
 )
-from gateway.store.in_redis.client import Router
-from gateway.store.in_redis.connection import ConnectionDown, ErrorReply
+from gateway.store.in_redis.client import Router, SentCall, ServerClock
+from gateway.store.in_redis.connection import CommandMaker, ConnectionDown, ErrorReply
 from gateway.store.in_redis.scripts import ADMIT, GIVE_BACK
 from gateway.store.in_redis.uncertain_calls import UncertainCalls
 
@@ -66,6 +67,10 @@ class SlotReply(msgspec.Struct, frozen=True, gc=False):
     spent: Sequence[int]
     held: Sequence[int]
     raises: Sequence[int] = ()
+
+
+_AskedSlot = tuple[SlotCall, CommandMaker, SentCall | None]
+"""A slot's share of an admission, what makes its command, and that on its way; None where it was not known where to."""
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):
@@ -147,23 +152,39 @@ class Admissions:
         self._admitted = admitted
         self._refusal = refusal
 
-    async def admit(self, request: AdmissionRequest, attempts: int = _ATTEMPTS) -> Reservation | Refusal:
-        """Raises StoreUnavailable."""
-        client, timing = self._client, self._timing
-        first_clock = client.clock_of(self._clock_key)
-        at_ms = first_clock.now_ms()
+    def admit(self, request: AdmissionRequest, attempts: int = _ATTEMPTS) -> Admission:
+        """Ask the first slot now; what it says, and the others, come as this is awaited. Raises StoreUnavailable
+        then."""
+        clock = self._client.clock_of(self._clock_key)
+        at_ms = clock.now_ms()
+        batches = self._arguments.slot_batches(request.limits)
+        first = self._ask(request, batches[0], request.most, at_ms, clock)
+        return self._admitted_by(request, batches, first, at_ms, attempts)
+
+    def _ask(
+        self, request: AdmissionRequest, batch: SlotBatch, most: int, at_ms: int, first_clock: ServerClock
+    ) -> _AskedSlot:
+        client = self._client
+        clock = client.clock_of(batch.slot_key)
+        call = batch.call_at(at_ms if clock is first_clock else clock.now_ms(), at_ms, self._timing)
+        # Made when the call leaves: what a busy event loop lets wait is not late.
+        command = partial(call.command, request, most, clock)
+        return call, command, client.send(call.record, command)
+
+    async def _admitted_by(
+        self, request: AdmissionRequest, batches: Sequence[SlotBatch], first: _AskedSlot, at_ms: int, attempts: int
+    ) -> Reservation | Refusal:
+        client, one = self._client, first
         asked: list[SlotCall] = []
         replies: list[SlotReply] = []
         # A later slot grants no more than an earlier one, which may so hold more than is granted in the end.
         most = request.most
-        for batch in self._arguments.slot_batches(request.limits):
-            clock = client.clock_of(batch.slot_key)
-            call = batch.call_at(at_ms if clock is first_clock else clock.now_ms(), at_ms, timing)
+        for batch in batches:
+            if replies:
+                one = self._ask(request, batch, most, at_ms, client.clock_of(self._clock_key))
+            call, command, sent = one
             asked.append(call)
             try:
-                # Made when the call leaves: what a busy event loop lets wait is not late.
-                command = partial(call.command, request, most, clock)
-                sent = client.send(call.record, command)
                 try:
                     if sent is None:
                         numbers = await client.run(ADMIT, call.record, command)
