@@ -142,7 +142,8 @@ def truth(reservation: Reservation, key: str) -> Settlement:
 
 
 class Run:
-    """Admissions and settlements in turns of a thousand, so that Redis' time for each can be measured."""
+    """Admissions and settlements in turns of a thousand, so that Redis' time for each can be measured. Made in the
+    event loop in which it runs."""
 
     def __init__(self, redis: Redis, count: int, keys: int) -> None:
         self._redis = redis
@@ -206,9 +207,17 @@ class Run:
         await asyncio.gather(*[self._settle(made[client::CLIENTS]) for client in range(CLIENTS)])
 
 
+async def cost_of(redis: Redis, count: int, keys: int, pairs: int) -> Cost:
+    return await Run(redis, count, keys).cost(pairs)
+
+
+async def instructions_of(redis: Redis, turns: int) -> Instructions:
+    return await Run(redis, 4, 1).instructions(turns)
+
+
 def least_disturbed(redis: Redis, count: int, keys: int, pairs: int) -> Cost:
     """Each figure the best of three rounds: what others do on the machine only ever adds."""
-    rounds = [uvloop.run(Run(redis, count, keys).cost(pairs)) for _ in range(ROUNDS)]
+    rounds = [uvloop.run(cost_of(redis, count, keys, pairs)) for _ in range(ROUNDS)]
     return Cost(
         count,
         keys,
@@ -305,7 +314,7 @@ def main(pairs: int, as_json: bool, write: bool, instructions: bool) -> None:
     os.sched_setaffinity(0, {own})
     if instructions:
         with redis_server(other, counted=True) as redis:
-            found = uvloop.run(Run(redis, 4, 1).instructions(-(-pairs // TURN)))
+            found = uvloop.run(instructions_of(redis, -(-pairs // TURN)))
         words = f"{found.admission:,} instructions an admission, {found.settlement:,} a settlement"
         click.echo(json.dumps(asdict(found)) if as_json else words)
         return

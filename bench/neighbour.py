@@ -336,8 +336,9 @@ def main(seconds: float, noise: int) -> None:
     with tempfile.TemporaryDirectory(prefix="neighbour-") as folder:
         result = run(seconds, Path(folder))
     click.echo(table(result))
-    click.echo(f"ledger {result.charged}, truth {result.truth}")
-    sys.exit(result.charged != result.truth)
+    if result.charged != result.truth:
+        raise click.ClickException(f"The ledger has {result.charged}, the model server served {result.truth}.")
+    click.echo("The team's ledger is what its model server served.")
 
 
 if __name__ == "__main__":

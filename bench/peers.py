@@ -15,6 +15,7 @@ import os
 import random
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -318,8 +319,16 @@ class Bench:
         return seen.per_second
 
 
+def refuse_without_programs() -> None:
+    """Ends the command where a program is missing that serves answers, counts limits or asks."""
+    missing = [name for name in ("nginx", "redis-server", "wrk") if shutil.which(name) is None]
+    if missing:
+        raise click.ClickException(f"Not installed: {', '.join(missing)}. `make bench-programs` installs what it can.")
+
+
 @contextmanager
 def bench(seconds: float) -> Iterator[Bench]:
+    refuse_without_programs()
     load_core, peer_core = two_cores()
     with ExitStack() as stack:
         stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))

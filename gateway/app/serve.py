@@ -55,7 +55,7 @@ def run_gateway(source: Source, announce: Announce) -> None:
     the source raises."""
     disable_core_dumps()
     allow_many_connections()
-    uvloop.run(_run_gateway(source, configure(), announce))
+    uvloop.run(_run_gateway(source, configure(is_shared=False), announce))
 
 
 def run_worker(spec: WorkerSpec, path: str, loaded: LoadedSnapshot) -> None:

@@ -121,6 +121,10 @@ class KeyExpired(CallerError):
     code = "expired_api_key"
     headers = _ASK_FOR_BEARER
 
+    def __init__(self, message: str, *, why: str = "expired") -> None:
+        super().__init__(message)
+        self.why = why
+
 
 class BodyUnreadable(CallerError):
     code = "invalid_json"

@@ -100,6 +100,8 @@ class Exchange:
     """Tokens, as estimated at admission."""
     asked: AdmissionRequest | None = None
     """What it asks of its limits."""
+    asked_at: float = 0.0
+    """When the store was asked."""
     reservation: Reservation | None = None
     held_by: str = ""
     """The upstream that alone can answer, since it keeps what the request is about; empty: any."""

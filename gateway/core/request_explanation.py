@@ -52,10 +52,12 @@ _WHAT_HAPPENED = {
 _WHY_NOT_VALID = {
     "unknown": "There is no such key, or it was revoked.",
     "disabled": "Its key is disabled.",
+    "expired": "Its key has expired.",
     "network": "Its key may not be used from the address that it came from.",
     "several": "It came with several keys, and they differ.",
     "malformed": "What it sent as a key is neither 'Bearer KEY' nor a token that can be read.",
     "token": "It signed in to a page with a token: only a key is taken there.",
+    "token_expired": "Its token has expired.",
     "token_size": "Its token is too long.",
     "token_header": "Its token has a header that is not accepted.",
     "token_issuer": "Its token is of an issuer that 'jwt' does not have.",
@@ -71,7 +73,7 @@ _WHY_NOT_VALID = {
 }
 """By `refused_because`."""
 
-_OF_A_KEY = frozenset({"unknown", "disabled", "network"})
+_OF_A_KEY = frozenset({"unknown", "disabled", "expired", "network"})
 """Where 'gateway keys show' has more about what was sent."""
 
 
@@ -109,8 +111,9 @@ def _reason(error: RecordedError) -> str:
 
 
 def _who(record: RequestRecord) -> str:
-    asked = record.model or "no model that is known"
-    how = "as a stream" if record.stream else "as one answer"
+    # Without a model it was refused before its body was understood.
+    asked = f" for {record.model}" if record.model else ""
+    how = "" if not record.model else ", as a stream" if record.stream else ", as one answer"
     place = record.endpoint or f"{record.method} {record.path}"
     where = f" from {record.client_ip}" if record.client_ip else ""
     user = f", end user {record.user}" if record.user else ""
@@ -119,7 +122,7 @@ def _who(record: RequestRecord) -> str:
         if record.team
         else "a caller without a key that is known"
     )
-    return f"At {_clock(record.at_ms)} UTC {who} asked{where} for {asked} ({place}, {how})."
+    return f"At {_clock(record.at_ms)} UTC {who} asked{where}{asked} ({place}{how})."
 
 
 def _limits(record: RequestRecord) -> Iterator[str]:
@@ -145,6 +148,8 @@ def _limit(seen: RecordedLimit) -> str:
 
 def _when_free(record: RequestRecord, seen: RecordedLimit) -> str:
     wait_ms = record.error.retry_after_ms if record.error is not None else 0
+    if seen.limit.meter is Meter.CONCURRENT and seen.held:
+        return " Another one passes as soon as one of those in flight ends."
     if wait_ms:
         return f" It would have passed {duration_text(wait_ms)} later."
     if seen.needed is not None and seen.needed > seen.limit.burst:
@@ -156,6 +161,8 @@ def _attempts(record: RequestRecord) -> Iterator[str]:
     if record.attempts:
         tries = ", then ".join(f"{each.upstream} ({each.outcome})" for each in record.attempts)
         yield f"Upstreams tried: {tries}."
+        if record.upstream_request_id:
+            yield f"Upstream {record.upstream} calls it {record.upstream_request_id}: give this id to its support."
     elif record.granted is not None and record.upstream:
         yield f"The request was sent to the upstream {record.upstream}, and nothing came back before it ended."
     else:

@@ -311,7 +311,7 @@ def _same_again(error: KeyUnknown | KeyExpired) -> Callable[[], KeyUnknown | Key
 
 
 def _expired() -> KeyExpired:
-    return KeyExpired("The token has expired. Get a new one from your identity provider.")
+    return KeyExpired("The token has expired. Get a new one from your identity provider.", why="token_expired")
 
 
 def _decoded(segment: str, kind: type[Any]) -> Any:

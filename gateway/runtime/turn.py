@@ -29,6 +29,10 @@ as long as each look finds 1024 of them: a turn can have fifty thousand events, 
 class Written(Protocol):
     """A connection."""
 
+    held: bytes
+    """The turn's: what it holds for this connection. Here, since who writes has the connection, and would have to look
+    it up in a table."""
+
     def write_now(self, data: bytes) -> None:
         """Give it to the socket. Nothing is done where the connection has ended."""
         ...
@@ -40,7 +44,8 @@ class Turn:
 
     def __init__(self) -> None:
         self._call_soon = asyncio.get_running_loop().call_soon
-        self._held: dict[Written, bytes] = {}
+        self._holding: list[Written] = []
+        """For which something was held in this turn, in order."""
         self.left = PASSED_BYTES
         """How many bytes of streams may still be passed on in this turn. Who passes a piece on takes them off; where
         none are left, a piece waits (relay_queue.py), and has the next share. Else there is one in each turn."""
@@ -60,38 +65,47 @@ class Turn:
     def hold(self, connection: Written, data: bytes) -> None:
         """Write at the end of this turn. For what came from a socket and so is followed by what others have sent: the
         end of the turn is next then, where a task would wait for what comes in a further one."""
-        held = self._held
-        if connection in held:
-            data = held[connection] + data
+        if connection.held:
+            data = connection.held + data
             if len(data) > _LONG_BYTES:
-                del held[connection]
+                connection.held = b""
                 connection.write_now(data)
-                return
-        held[connection] = data
+            else:
+                connection.held = data
+            return
+        connection.held = data
+        holding = self._holding
+        holding.append(connection)
         if self._end is None:
             self._end = self._call_soon(self._end_turn)
-        elif len(held) >= _MOST:
+        elif len(holding) >= _MOST:
             self._write()
 
     def take(self, connection: Written) -> bytes:
         """What is held for a connection, to be written now or dropped."""
-        return self._held.pop(connection, b"")
+        held, connection.held = connection.held, b""
+        return held
 
     def _end_turn(self) -> None:
         self._end = None
         if self.left > 0:
             self.left = PASSED_BYTES
-        if self._held:
+        if self._holding:
             self._write()
 
     def _write(self) -> None:
         # What is held from here on, as by a source that goes on, is of a connection that has what is held now.
-        held, self._held = self._held, {}
-        left = iter(held.items())
+        holding, self._holding = self._holding, []
+        left = iter(holding)
         try:
-            for connection, data in left:
-                connection.write_now(data)
+            for connection in left:
+                data = connection.held
+                if data:  # Else it was taken.
+                    connection.held = b""
+                    connection.write_now(data)
         finally:
-            # Nothing is left unless one has raised, which must cost the others nothing.
-            for connection, data in left:
-                self.hold(connection, data)
+            rest = [*left]
+            if rest:  # One has raised, which must cost the others nothing.
+                self._holding = rest + self._holding
+                if self._end is None:
+                    self._end = self._call_soon(self._end_turn)

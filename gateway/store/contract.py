@@ -129,6 +129,9 @@ class UsageRow(msgspec.Struct, gc=False):
     estimated_ms: int = 0
 
 
+Admission = Coroutine[Any, Any, Reservation | Refusal]
+"""The verdict on a request, to come."""
+
 SettlementRest = Coroutine[Any, Any, None]
 """What a settlement still takes: it is settled once this was awaited."""
 
@@ -144,7 +147,10 @@ class Counters(Protocol):
         asked for before `admit`, which it spares. None where the store is to be asked."""
         ...
 
-    async def admit(self, request: AdmissionRequest) -> Reservation | Refusal: ...
+    def admit(self, request: AdmissionRequest) -> Admission:
+        """Hold what the request asks, or refuse it. The store may be asked at once; its verdict comes as this is
+        awaited, which it must be in every case."""
+        ...
 
     async def settle(self, settlement: Settlement) -> None: ...
 

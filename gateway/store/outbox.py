@@ -7,9 +7,7 @@ later.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from functools import partial
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -28,7 +26,7 @@ from gateway.core.reservation import (
 )
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.backlog import Backlog, Policy, Replayed
-from gateway.store.contract import SettlementEnd, SettlementRest
+from gateway.store.contract import Admission, SettlementEnd, SettlementRest
 from gateway.store.journal import Journal
 from gateway.store.wrapper import StoreWrapper
 
@@ -64,7 +62,7 @@ class OutboxStore(StoreWrapper[Replayed]):
     def start(self) -> None:
         self._working = self._tasks.keep_running("replay the journal", self._backlog.work)
 
-    def admit(self, request: AdmissionRequest) -> Coroutine[Any, Any, Reservation | Refusal]:
+    def admit(self, request: AdmissionRequest) -> Admission:
         return self._admit_or_let_through(request) if self._policy.lets_through else self._store.admit(request)
 
     async def _admit_or_let_through(self, request: AdmissionRequest) -> Reservation | Refusal:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.core.grants import Grant
 from gateway.core.limits import Limit
 from gateway.core.request_record import KeptRecord, RequestRecord
-from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
+from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Settlement
 from gateway.core.stored_objects import ObjectName, StoredObject
-from gateway.store.contract import ProcessReplies, SettlementEnd, Store, UsageQuery, UsageRow, settled
+from gateway.store.contract import Admission, ProcessReplies, SettlementEnd, Store, UsageQuery, UsageRow, settled
 
 Inner = TypeVar("Inner", bound=Store)
 
@@ -24,7 +24,7 @@ class StoreWrapper(Generic[Inner]):
         self.repeated_refusal: Callable[[AdmissionRequest], Refusal | None] = store.repeated_refusal
         """That of the store itself: in a flood nothing else is asked of it."""
 
-    def admit(self, request: AdmissionRequest) -> Coroutine[Any, Any, Reservation | Refusal]:
+    def admit(self, request: AdmissionRequest) -> Admission:
         return self._store.admit(request)
 
     async def settle(self, settlement: Settlement) -> None:

@@ -6,9 +6,11 @@ other processes, which would get its EAGAIN too. So a thread writes:
 
 * `write` adds a line to a list, wakes the thread if it sleeps, and returns. When the list is full, the line is dropped
   and counted.
-* The thread waits for a line, lets others gather for a moment, and writes them together, in chunks of whole lines of
-  at most PIPE_BUF bytes: POSIX writes as much to a pipe in one piece, so that lines of workers that share it are not
-  mixed.
+* The thread writes what is queued, then lets lines gather for `GATHER_S`: a line that comes after a silence is
+  written at once, and under load few writes have many lines. Each time that the thread wakes and each write takes the
+  interpreter's lock from the event loop, which then waits for it.
+* What several processes write to, as workers do, gets chunks of whole lines of at most PIPE_BUF bytes: POSIX writes as
+  much to a pipe in one piece, so that their lines are not mixed. A process that is alone writes all that is queued.
 * The list is shared without a lock: to append to it, to copy it and to remove its beginning is one step each.
 * A write that fails drops the lines of its chunk, counted as well. What a failed write has left out of the line that
   it broke off is written first when the next one succeeds, so that no line is ever joined to half of another.
@@ -16,7 +18,8 @@ other processes, which would get its EAGAIN too. So a thread writes:
 * `close` waits for what is queued, for a limited time. A child process after a fork has an empty list and a thread of
   its own.
 
-What this trades: a process that is killed loses the lines of the last moments (`GATHER_S`).
+What this trades: a process that is killed loses the lines of the last moments (`GATHER_S`). One that is alone and ends
+while its reader has stalled may leave half of its last line.
 """
 
 from __future__ import annotations
@@ -24,15 +27,17 @@ from __future__ import annotations
 import os
 import select
 import threading
-import time
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 QUEUED_LINES = 10_000
 """About 5 MB of requests' lines."""
 
-GATHER_S = 0.01
-"""What a line may wait for others: at most a hundred writes a second wake the thread."""
+GATHER_S = 0.2
+"""What a line may wait for others: lines wake the thread at most five times a second."""
+
+_WHOLE_BYTES = 1 << 20
+"""What is written at once where no other process writes."""
 
 CLOSE_TIMEOUT_S = 2.0
 """How long `close` waits for a reader that has stalled."""
@@ -50,10 +55,16 @@ class LineWriter:
     """False is the last."""
     _is_asleep: bool
     """Whether the thread waits for a wake-up, or will before it looks for lines again."""
+    _closing: threading.Event
     _thread: threading.Thread
 
-    def __init__(self, fd: int, queued_lines: int = QUEUED_LINES) -> None:
+    def __init__(
+        self, fd: int, *, is_shared: bool = True, queued_lines: int = QUEUED_LINES, gather_s: float = GATHER_S
+    ) -> None:
+        """`is_shared` says that other processes write to the same pipe or file."""
         self._fd = fd
+        self._gather_s = gather_s
+        self._chunk_bytes = select.PIPE_BUF if is_shared else _WHOLE_BYTES
         self._queued_lines = queued_lines
         self.on_recovered: Callable[[int], None] = _ignore
         self._refused = 0
@@ -80,6 +91,7 @@ class LineWriter:
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Write what is queued, then end the thread. Gives up after the timeout."""
+        self._closing.set()
         self._wakeups.put(False)
         self._thread.join(timeout_s)
 
@@ -90,21 +102,24 @@ class LineWriter:
 
     def _start(self) -> None:
         self._lines, self._wakeups, self._is_asleep = [], SimpleQueue(), True
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        goes_on = True
-        while goes_on:
-            goes_on = self._wakeups.get()
-            if goes_on:
-                time.sleep(GATHER_S)
-            # First the flag: a line that comes behind those that are taken wakes the thread once more.
-            self._is_asleep = True
-            outcomes = [self._write_chunk(chunk) for chunk in _chunks(b"".join(self._take()))]
-            # A report is a line itself: where writing still fails, it would only be dropped, too.
-            if outcomes and outcomes[-1] and self.dropped > self._reported:
-                self._report()
+        while self._wakeups.get():
+            self._write_queued()
+            if self._closing.wait(self._gather_s):
+                break
+        self._write_queued()
+
+    def _write_queued(self) -> None:
+        # First the flag: a line that comes behind those that are taken wakes the thread once more.
+        self._is_asleep = True
+        outcomes = [self._write_chunk(chunk) for chunk in _chunks(b"".join(self._take()), self._chunk_bytes)]
+        # A report is a line itself: where writing still fails, it would only be dropped, too.
+        if outcomes and outcomes[-1] and self.dropped > self._reported:
+            self._report()
 
     def _take(self) -> list[bytes]:
         """Everything that is queued."""
@@ -146,11 +161,11 @@ class LineWriter:
         self._reported = dropped
 
 
-def _chunks(lines: bytes) -> Iterator[bytes]:
-    """Whole lines in chunks of at most PIPE_BUF bytes; a longer line alone."""
+def _chunks(lines: bytes, most: int) -> Iterator[bytes]:
+    """Whole lines in chunks of at most so many bytes; a longer line alone."""
     begin = 0
     while begin < len(lines):
-        end = begin + select.PIPE_BUF
+        end = begin + most
         cut = lines.rfind(b"\n", begin, end) + 1 if end < len(lines) else len(lines)
         cut = cut or lines.find(b"\n", end) + 1
         yield lines[begin:cut]

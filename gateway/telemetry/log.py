@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.errors import Failure, FieldInvalid, InternalError, KeyUnknown, LimitRefusal, ModelUnknown
+from gateway.core.errors import Failure, FieldInvalid, InternalError, KeyExpired, KeyUnknown, LimitRefusal, ModelUnknown
 from gateway.core.exchange import Exchange
 from gateway.core.header_rules import (
     AGENT_HEADERS,
@@ -247,11 +247,12 @@ class Log:
         return b"%b%b,%b," % (_level_and_event("info", "request"), self._always, _ENCODER.encode(fields)[_MEMBERS])
 
 
-def configure(fd: int | None = None, **always: Any) -> Log:
-    """The process's log on a file descriptor (standard output if None). The standard library's logging goes into it
-    from warnings up, since aiohttp and asyncio log there. To be called once in a process."""
+def configure(fd: int | None = None, *, is_shared: bool = True, **always: Any) -> Log:
+    """The process's log on a file descriptor (standard output if None), to which other processes of the gateway write
+    as well if it `is_shared`. The standard library's logging goes into it from warnings up, since aiohttp and asyncio
+    log there. To be called once in a process."""
     out = sys.stdout.fileno() if fd is None else fd
-    writer = LineWriter(out)
+    writer = LineWriter(out, is_shared=is_shared)
     log = Log(writer.write, terminal=os.isatty(out), dropped=lambda: writer.dropped, **always)
     writer.on_recovered = lambda dropped: log.warning("log lines dropped", lines=dropped)
     atexit.register(writer.close)
@@ -405,7 +406,7 @@ def _add_reason(fields: _OutcomeFields, x: Exchange) -> None:
     """What the code of a refusal leaves open. Of the place of a fault its first name alone, and only one that the
     gateway itself reads: the others are what the client has written."""
     match x.error:
-        case KeyUnknown(why=why):
+        case KeyUnknown(why=why) | KeyExpired(why=why):
             fields.refused_because = why
         case ModelUnknown(asked=asked) if asked:
             fields.asked_model = shortened(asked)

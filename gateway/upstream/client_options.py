@@ -47,6 +47,24 @@ class ReadBuffer(dict[int, memoryview]):
         return view
 
 
+_LIBUV_BYTES = 65_536
+"""What libuv suggests for every read (uv_alloc_cb)."""
+
+
+class SuggestedSizes(dict[int, memoryview]):
+    """By the size of a buffer that an event loop suggests, what it is given: all there is. Its `__getitem__` serves as
+    `get_buffer` of every connection, which is called for each read: for libuv's suggestion that is no frame of
+    Python."""
+
+    __slots__ = ("_whole",)
+
+    def __init__(self, buffer: ReadBuffer) -> None:
+        self._whole = self[_LIBUV_BYTES] = buffer.whole
+
+    def __missing__(self, suggested: int) -> memoryview:
+        return self._whole
+
+
 class ClientOptions:
     """`report_unrequested_bytes` gets the name of an upstream that sent what answers no request."""
 
@@ -69,6 +87,7 @@ class ClientOptions:
         self.timers = TimerSweep()
         self.turn = turn
         self.read_buffer = ReadBuffer()
+        self.get_buffer = SuggestedSizes(self.read_buffer).__getitem__
         self.body_pieces = BodyPieces()
 
     def note_unrequested_bytes(self, upstream_name: str) -> None:

@@ -130,9 +130,12 @@ class Connection(asyncio.BufferedProtocol):
         "closed",
         "congested",
         "cost_s",
+        "get_buffer",
+        "held",
         "sink",
     )
 
+    get_buffer: Callable[[int], memoryview]  # type: ignore[assignment]  # Of all connections, and called as a method is.
     _transport: asyncio.Transport
     _fileno: int
     _is_tls: bool
@@ -142,8 +145,10 @@ class Connection(asyncio.BufferedProtocol):
         self._owner = owner
         self._options = options
         self._read_buffer = options.read_buffer
+        self.get_buffer = options.get_buffer
         self._relays = options.relays
         self._turn = options.turn
+        self.held = b""
         self._framing = Framing(options.body_pieces)
         self._deadlines = Deadlines(upstream.timeouts, 0.0)
         self._state = _IDLE
@@ -267,9 +272,6 @@ class Connection(asyncio.BufferedProtocol):
         # With these limits the loop says when a request is wholly sent, from when `first_byte` runs. An upper
         # limit of 0 would not do: asyncio's TLS then pauses a writer that has nothing left, and permanently.
         transport.set_write_buffer_limits(high=1, low=0)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._read_buffer.whole
 
     def buffer_updated(self, nbytes: int) -> None:
         sink = self.sink

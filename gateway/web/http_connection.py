@@ -145,6 +145,7 @@ class HttpConnection(web.RequestHandler):
         self._stalled_s = stalled_s
         self._timers = timers
         self.turn = turn
+        self.held = b""
         self._idle_since = monotonic()
         self._expires_at: float | None = None
         """The time for which its timer is noted."""

@@ -140,13 +140,19 @@ async def test_the_line_of_what_is_no_key_has_the_beginning_of_its_hash_too(head
 
 
 async def test_the_line_of_a_refused_key_has_the_reason_that_its_answer_leaves_out() -> None:
-    keys = [key_settings(networks=["10.0.0.0/8"]), key_settings("other", OTHER, disabled=True)]
+    old = "gw_of_last_year"
+    keys = [
+        key_settings(networks=["10.0.0.0/8"]),
+        key_settings("other", OTHER, disabled=True),
+        key_settings("old", old, expires="2001-01-01"),
+    ]
     async with whole_gateway("http://127.0.0.1:1/v1", team={"keys": keys}) as gateway:
-        replies = [await gateway.chat(key=key) for key in (KEY, OTHER, "gw_mistyped", "")]
+        replies = [await gateway.chat(key=key) for key in (KEY, OTHER, "gw_mistyped", "", old)]
         replies.append(await gateway.chat(headers={"x-api-key": OTHER}))
         lines = [line for line in gateway.lines if line["event"] == "request"]
     assert len({reply.body for reply in replies[:3]}) == 1
-    assert [line["refused_because"] for line in lines] == ["network", "disabled", "unknown", "malformed", "several"]
+    expected = ["network", "disabled", "unknown", "malformed", "expired", "several"]
+    assert [line["refused_because"] for line in lines] == expected
 
 
 def _without_key(headers: dict[str, str]) -> bytes:

@@ -37,7 +37,7 @@ from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Upstrea
 from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.stages.forward import UpstreamServices
 from gateway.stages.parse_request import parse_request
-from gateway.store.contract import SettlementEnd, UsageQuery, UsageRow
+from gateway.store.contract import Admission, SettlementEnd, UsageQuery, UsageRow
 from gateway.upstream.contract import UpstreamRequest
 
 NOW_MS = 1_793_880_000_000
@@ -287,8 +287,11 @@ class Ledgers:
     def repeated_refusal(self, _ask: AdmissionRequest) -> Refusal | None:
         return self.repeated
 
-    async def admit(self, ask: AdmissionRequest) -> Reservation | Refusal:
+    def admit(self, ask: AdmissionRequest) -> Admission:
         self.asked.append(ask)
+        return self._admit(ask)
+
+    async def _admit(self, ask: AdmissionRequest) -> Reservation | Refusal:
         await asyncio.sleep(0)
         if isinstance(self._verdict, Exception):
             raise self._verdict

@@ -50,7 +50,7 @@ from gateway.pipeline import Pipeline, Services
 from gateway.runtime.start_queue import PER_TURN
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.authenticate import key_digest
-from gateway.store.contract import SettlementEnd
+from gateway.store.contract import Admission, SettlementEnd
 from tests.unit.fakes import (
     CALLER,
     KEY,
@@ -332,13 +332,30 @@ async def test_what_has_come_whole_goes_its_whole_way() -> None:
     assert len(whole.store.asked) == 1
 
 
+async def test_what_has_come_whole_asks_the_store_before_its_task_begins() -> None:
+    whole = Whole(ScriptedAnswer(PLAIN))
+    work = whole.pipeline.answer(with_whole(body_of()), whole.client)
+    assert len(whole.store.asked) == 1
+    await done(work)
+    await whole.pipeline.wait_settled()
+    assert (len(whole.store.asked), len(whole.charged)) == (1, 1)
+
+
+async def test_a_defect_in_asking_the_store_is_answered_and_recorded() -> None:
+    class Defective(Ledgers):
+        def admit(self, ask: AdmissionRequest) -> Admission:
+            raise RuntimeError("a defect")
+
+    whole = Whole(store=Defective())
+    assert whole.pipeline.answer(with_whole(body_of()), whole.client) is None
+    assert (whole.client.status, len(whole.recorded), len(whole.complaints)) == (500, 1, 1)
+
+
 async def test_what_a_limit_has_refused_while_it_waited_does_not_ask_the_store() -> None:
     whole = Whole(*[ScriptedAnswer(PLAIN)] * PER_TURN)
     works = [whole.pipeline.answer(with_whole(body_of()), Client()) for _ in range(PER_TURN + 2)]
-    running = [asyncio.create_task(done(work)) for work in works]
-    await asyncio.sleep(0)
     whole.store.repeated = spent()
-    await asyncio.gather(*running)
+    await asyncio.gather(*map(done, works))
     await whole.pipeline.wait_settled()
     assert len(whole.store.asked) == PER_TURN
     assert sorted(each.status for each in whole.recorded) == [200] * PER_TURN + [RateExceeded.status] * 2
@@ -544,7 +561,7 @@ async def test_a_client_that_leaves_before_the_answer_is_charged_for_its_prompt(
 
 async def test_a_client_that_leaves_while_it_is_admitted_is_free() -> None:
     class SlowStore(Ledgers):
-        async def admit(self, ask: AdmissionRequest) -> Reservation | Refusal:
+        async def _admit(self, ask: AdmissionRequest) -> Reservation | Refusal:
             await asyncio.Event().wait()
             raise AssertionError("it never ends")
 

@@ -19,6 +19,7 @@ from gateway.core.buckets import Counter, CounterState, pace, restored
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, Hold, Holds, LimitStatuses, Refusal, Reservation
+from gateway.store.contract import Admission
 from gateway.store.in_redis.arguments import (
     QUOTA,
     RatePace,
@@ -29,8 +30,8 @@ from gateway.store.in_redis.arguments import (
     packed,
     picked,
 )
-from gateway.store.in_redis.client import Router
-from gateway.store.in_redis.connection import ConnectionDown, ErrorReply
+from gateway.store.in_redis.client import Router, SentCall, ServerClock
+from gateway.store.in_redis.connection import CommandMaker, ConnectionDown, ErrorReply
 from gateway.store.in_redis.record_lifetimes import RecordLifetimes, ReservationSecond
 from gateway.store.in_redis.scripts import ADMIT, GIVE_BACK
 from gateway.store.in_redis.uncertain_calls import UncertainCalls
@@ -64,6 +65,10 @@ class SlotReply(msgspec.Struct, frozen=True, gc=False):
     spent: Sequence[int]
     held: Sequence[int]
     raises: Sequence[int] = ()
+
+
+_AskedSlot = tuple[SlotShare, CommandMaker, SentCall | None]
+"""A slot's share of an admission, what makes its command, and that on its way; None where it was not known where to."""
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):
@@ -104,33 +109,47 @@ class Admissions:
         self._admitted = admitted
         self._refusal = refusal
 
-    async def admit(self, request: AdmissionRequest, attempts: int = _ATTEMPTS) -> Reservation | Refusal:
-        """Raises StoreUnavailable."""
-        client = self._client
-        first_clock = client.clock_of(self._clock_key)
-        at_ms = first_clock.now_ms()
-        second = self._records.second_of(at_ms)
+    def admit(self, request: AdmissionRequest, attempts: int = _ATTEMPTS) -> Admission:
+        """Ask the first slot now; what it says, and the others, come as this is awaited. Raises StoreUnavailable
+        then."""
+        clock = self._client.clock_of(self._clock_key)
+        at_ms = clock.now_ms()
+        batches = self._arguments.slot_batches(request.limits)
+        first = self._ask(request, batches[0], request.most, at_ms, clock)
+        return self._admitted_by(request, batches, first, at_ms, attempts)
+
+    def _ask(
+        self, request: AdmissionRequest, batch: SlotBatch, most: int, at_ms: int, first_clock: ServerClock
+    ) -> _AskedSlot:
+        client, slot_key, kind = self._client, batch.slot_key, batch.kind
+        clock = client.clock_of(slot_key)
+        window = kind.window_at(at_ms if clock is first_clock else clock.now_ms())
+        record = self._records.second_of(at_ms).record_in(slot_key)
+        # Made when the call leaves: what a busy event loop lets wait is not late.
+        command = partial(window.admission, batch.keys_part(window), record, request, most, clock)
+        return SlotShare(batch, window, record, kind.settled), command, client.send(record.key, command)
+
+    async def _admitted_by(
+        self, request: AdmissionRequest, batches: Sequence[SlotBatch], first: _AskedSlot, at_ms: int, attempts: int
+    ) -> Reservation | Refusal:
+        client, one = self._client, first
         asked: list[SlotShare] = []
         replies: list[SlotReply] = []
         # A later slot grants no more than an earlier one, which may so hold more than is granted in the end.
         most = request.most
-        for batch in self._arguments.slot_batches(request.limits):
-            clock = client.clock_of(batch.slot_key)
-            kind, record = batch.kind, second.record_in(batch.slot_key)
-            window = kind.window_at(at_ms if clock is first_clock else clock.now_ms())
-            share = SlotShare(batch, window, record, kind.settled)
+        for batch in batches:
+            if replies:
+                one = self._ask(request, batch, most, at_ms, client.clock_of(self._clock_key))
+            share, command, sent = one
             asked.append(share)
             try:
-                # Made when the call leaves: what a busy event loop lets wait is not late.
-                command = partial(window.admission, batch.keys_part(window), record, request, most, clock)
-                sent = client.send(record.key, command)
                 try:
                     if sent is None:
-                        numbers = await client.run(ADMIT, record.key, command)
+                        numbers = await client.run(ADMIT, share.record.key, command)
                     else:
                         numbers = client.carried_out(ADMIT, sent, await sent.reply)
                 except (ConnectionDown, ErrorReply):
-                    numbers = await client.run(ADMIT, record.key, command, sent)
+                    numbers = await client.run(ADMIT, share.record.key, command, sent)
             except (StoreUnavailable, asyncio.CancelledError) as lost:
                 if replies or _may_have_been_carried_out(lost):
                     self._uncertain.undo_later(partial(self._undo, request, asked))
@@ -141,7 +160,7 @@ class Admissions:
             if granted < 0:
                 return await self._ask_again(request, replies, attempts - 1)
             # A reply with few charges is padded to a length that Redis makes fastest.
-            limits, most = len(window.places), numbers[2]
+            limits, most = len(share.window.places), numbers[2]
             end = 3 + 3 * limits
             raises = _raises_in(numbers, end, limits) if granted > 1 else ()
             reply = SlotReply(share, numbers[1], most, numbers[3:end:3], numbers[4:end:3], numbers[5:end:3], raises)
@@ -149,6 +168,7 @@ class Admissions:
                 await self._give_all_back(request.id, replies)
                 return await self._refusal(request, reply)
             replies.append(reply)
+        second = self._records.second_of(at_ms)
         second.made += 1
         reservation = _reservation(request, at_ms, replies)
         self._admitted[request.id] = Admitted(reservation, second, None if reservation.would_refuse else asked)

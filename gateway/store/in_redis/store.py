@@ -7,10 +7,9 @@ script for each slot: admission goes from slot to slot and gives back what it go
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -21,13 +20,14 @@ from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.core.grants import Grant
 from gateway.core.limits import Limit
 from gateway.core.request_record import KeptRecord, RequestRecord
-from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
+from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Settlement
 from gateway.core.store_url import read_store_url
 from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import (
     HOLD_STEPS,
     HOLD_TTL_MS,
+    Admission,
     ProcessReplies,
     SettlementEnd,
     UsageQuery,
@@ -143,7 +143,7 @@ class RedisStore:
         """The store's time: what it gave last, and what has passed since. Also while it is out."""
         return self.client.admissions.clock_of(self._teams).now_ms()
 
-    def admit(self, request: AdmissionRequest) -> Coroutine[Any, Any, Reservation | Refusal]:
+    def admit(self, request: AdmissionRequest) -> Admission:
         return self._admissions.admit(request)
 
     async def _refusal(self, request: AdmissionRequest, reply: SlotReply) -> Refusal:

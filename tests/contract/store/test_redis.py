@@ -578,6 +578,16 @@ async def test_a_report_of_many_limits_leaves_the_loop_to_others(redis: RedisSer
     assert [number for number, one in enumerate(statuses) if one.held] == [1_234]
 
 
+async def test_the_store_is_asked_before_its_verdict_is_awaited(redis: RedisServer, store: RedisStore) -> None:
+    await admitted(store, ask(*LIMITS))
+    with contextlib.closing(redis.client()) as client:
+        client.config_resetstat()
+        admission = store.admit(ask(*LIMITS))
+        calls = [client.info("commandstats").get("cmdstat_evalsha") for _ in range(100)]
+    assert calls[-1] is not None
+    assert isinstance(await admission, Reservation)
+
+
 def test_the_seconds_of_a_call_are_finer_than_the_time_of_the_loop(redis: RedisServer) -> None:
     """uvloop's loop has whole milliseconds."""
     seconds: list[float] = []

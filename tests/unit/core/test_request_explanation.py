@@ -122,15 +122,36 @@ def test_an_error_whose_message_is_not_kept_is_told_by_its_code(code: str, blame
     assert "responsible" in told
 
 
-def test_a_key_that_is_refused_is_told_with_its_id_and_why() -> None:
-    error = RecordedError("invalid_api_key", Blame.CALLER, refused_key="0123456789ab", refused_because="disabled")
-    assert explained(but(status=401, error=error))[1] == "Its key is disabled. Its id is 0123456789ab."
+@pytest.mark.parametrize(
+    ("code", "because", "says"),
+    [
+        ("invalid_api_key", "disabled", "Its key is disabled. Its id is 0123456789ab."),
+        ("expired_api_key", "expired", "Its key has expired. Its id is 0123456789ab."),
+        ("expired_api_key", "token_expired", "Its token has expired."),
+    ],
+)
+def test_a_key_that_is_refused_is_told_with_its_id_and_why(code: str, because: str, says: str) -> None:
+    error = RecordedError(code, Blame.CALLER, refused_key="0123456789ab", refused_because=because)
+    assert explained(but(status=401, error=error))[1] == says
+
+
+def test_a_limit_of_requests_at_a_time_is_told_without_a_time_that_nobody_knows() -> None:
+    error = RecordedError("rate_limit_exceeded", Blame.POLICY, retry_after_ms=1_000)
+    busy = RecordedLimit(limit(Meter.CONCURRENT, None, 1), 0, 1, 0, needed=1, refused=True)
+    (told,) = [each for each in explained(but(status=429, error=error, limits=(busy,))) if each.startswith("Refused")]
+    assert told.endswith("1 needed). Another one passes as soon as one of those in flight ends.")
+
+
+def test_the_id_that_an_upstream_gave_is_told_for_its_support() -> None:
+    record = but(upstream="spare", attempts=(RecordedAttempt("spare", "429"),), upstream_request_id="req-9")
+    assert "Upstream spare calls it req-9: give this id to its support." in explained(record)
+    assert "support" not in " ".join(explained(but(upstream_request_id="")))
 
 
 def test_every_word_for_a_key_or_token_that_is_refused_has_a_sentence_of_its_own() -> None:
     places = [place for part in ("identity", "stages", "web") for place in Path("gateway", part).glob("*.py")]
     words = {word for place in places for word in re.findall(r'why="([a-z_]+)"', place.read_text())}
-    words |= {"unknown", "disabled", "network"}
+    words |= {"unknown", "disabled", "expired", "network"}
     errors = [RecordedError("invalid_api_key", Blame.CALLER, refused_because=word) for word in words]
     told = {explained(but(status=401, error=error))[1] for error in errors}
     assert len(told) == len(words)
@@ -145,8 +166,8 @@ def test_a_client_that_left_is_not_called_refused() -> None:
 def test_a_stranger_and_a_path_that_is_not_known_are_named_as_such() -> None:
     record = but(team="", key="", key_name="", model="", endpoint="", path="/v1/v1/messages", stream=False)
     assert explained(record)[1] == (
-        "At 2026-11-05 12:00:00.000 UTC a caller without a key that is known asked from 10.1.2.3 for no model that is"
-        " known (POST /v1/v1/messages, as one answer)."
+        "At 2026-11-05 12:00:00.000 UTC a caller without a key that is known asked from 10.1.2.3"
+        " (POST /v1/v1/messages)."
     )
 
 

@@ -32,6 +32,8 @@ class Answer:
 class Client:
     """Takes what is written."""
 
+    held = b""
+
     def write_now(self, data: bytes) -> None:
         pass
 

@@ -17,6 +17,7 @@ class Socket:
     def __init__(self, name: str, written: list[tuple[str, bytes]]) -> None:
         self._name = name
         self._written = written
+        self.held = b""
 
     def write_now(self, data: bytes) -> None:
         self._written.append((self._name, data))
@@ -97,6 +98,16 @@ async def test_what_is_taken_is_not_written_again() -> None:
     assert (they.turn.take(they.a), they.turn.take(they.a)) == (b"1", b"")
     await asyncio.sleep(0)
     assert they.written == [("b", b"1")]
+
+
+async def test_what_is_held_behind_what_was_taken_is_written_once() -> None:
+    they = _Sockets()
+    they.turn.hold(they.a, b"1")
+    they.turn.hold(they.b, b"1")
+    they.turn.take(they.a)
+    they.turn.hold(they.a, b"2")
+    await asyncio.sleep(0)
+    assert sorted(they.written) == [("a", b"2"), ("b", b"1")]
 
 
 async def test_what_is_written_while_a_turn_ends_is_of_the_next() -> None:

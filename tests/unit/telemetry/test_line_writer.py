@@ -109,6 +109,32 @@ def test_only_a_line_that_is_longer_than_a_chunk_goes_out_in_several_pieces() ->
     assert not [piece for piece in pieces if not piece.endswith(b"\n") and set(piece) - of_long_lines]
 
 
+def test_what_comes_soon_after_a_line_is_written_together_when_the_writer_closes_at_the_latest() -> None:
+    reader, fd = os.pipe2(os.O_DIRECT)
+    writer = LineWriter(fd, gather_s=10 * TIMEOUT_S)
+    writer.write(b"first\n")
+    readable, _, _ = select.select([reader], [], [], TIMEOUT_S)
+    assert readable
+    assert os.read(reader, select.PIPE_BUF) == b"first\n"
+    for line in (b"second\n", b"third\n"):
+        writer.write(line)
+    writer.close(timeout_s=TIMEOUT_S)
+    os.close(fd)
+    assert os.read(reader, select.PIPE_BUF) == b"second\nthird\n"
+    os.close(reader)
+
+
+@pytest.mark.parametrize(("is_shared", "written"), [(True, 8 * 508), (False, select.PIPE_BUF)])
+def test_only_a_pipe_that_is_shared_needs_whole_lines_in_each_piece(is_shared: bool, written: int) -> None:
+    reader, fd = os.pipe2(os.O_DIRECT)
+    writer = LineWriter(fd, is_shared=is_shared)
+    writer.write(b"".join(LINE % number for number in range(20)))
+    writer.close()
+    assert len(os.read(reader, 2 * select.PIPE_BUF)) == written
+    for each in (reader, fd):
+        os.close(each)
+
+
 FULL_DISK = """
 import os, resource, sys, time
 from gateway.telemetry.line_writer import LineWriter

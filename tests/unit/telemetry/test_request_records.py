@@ -7,6 +7,7 @@ from gateway.core.errors import (
     ClientGone,
     FieldInvalid,
     GatewayError,
+    KeyExpired,
     KeyUnknown,
     NoTarget,
     StoreUnavailable,
@@ -59,12 +60,13 @@ def test_the_policy_says_which_requests_have_a_record(requests: str, good: bool,
     assert bool(made.take()) == bad
 
 
-def test_the_record_of_a_key_that_is_refused_says_which_and_why() -> None:
-    x = refused(KeyUnknown("Disabled.", why="disabled"))
+@pytest.mark.parametrize("refusal", [KeyUnknown("Disabled.", why="disabled"), KeyExpired("Expired.")])
+def test_the_record_of_a_key_that_is_refused_says_which_and_why(refusal: KeyUnknown | KeyExpired) -> None:
+    x = refused(refusal)
     x.refused_key = "0123456789ab"
     error = record_of(x).error
     assert error is not None
-    assert (error.refused_key, error.refused_because) == ("0123456789ab", "disabled")
+    assert (error.refused_key, error.refused_because) == ("0123456789ab", refusal.why)
 
 
 def test_a_record_says_for_how_long_and_how_many_are_kept() -> None:

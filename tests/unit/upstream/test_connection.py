@@ -16,7 +16,7 @@ from gateway.core.errors import UpstreamBroke, UpstreamTimedOut
 from gateway.core.snapshot import Timeouts, Upstream
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.runtime.turn import PASSED_BYTES, Turn
-from gateway.upstream.client_options import READ_BYTES, SHORT_READ_BYTES, ClientOptions, ReadBuffer
+from gateway.upstream.client_options import READ_BYTES, SHORT_READ_BYTES, ClientOptions, ReadBuffer, SuggestedSizes
 from gateway.upstream.connection import Connection, StaleConnection
 from gateway.upstream.response_stream import HELD_BYTES, ResponseStream
 from tests.unit.upstream.splitting import cuts, split
@@ -264,6 +264,14 @@ def test_a_short_read_is_seen_through_the_same_view_each_time() -> None:
         assert (bytes(buffer[size][:4]), len(buffer[size])) == (b"abcd"[:size], size)
     assert buffer[4] is buffer[4]
     assert len(buffer) == 4
+
+
+def test_whatever_a_loop_suggests_a_read_has_the_whole_buffer_and_nothing_is_kept_for_it() -> None:
+    buffer = ReadBuffer()
+    sizes = SuggestedSizes(buffer)
+    # -1 is asyncio's own; its TLS suggests what is still encrypted, which may be nothing.
+    assert all(sizes[suggested] is buffer.whole for suggested in (-1, 0, 5, READ_BYTES, 65_536, 262_144))
+    assert len(sizes) == 1
 
 
 async def _next_turn_but_one() -> None:
