@@ -50,8 +50,8 @@ class BaseUrl(NamedTuple):
 
 
 def is_host_name(text: str) -> bool:
-    """Whether it can be looked up (RFC 1123, section 2.1), which is no promise that it is found. Underscores are in
-    names of containers. The system's own look-up raises UnicodeError for a name of another form."""
+    """Whether it has the form of a name that can be looked up (RFC 1123, section 2.1). Names of containers have
+    underscores. For a name of another form, the look-up of the system raises UnicodeError."""
     return len(text) <= _HOST_MAX and _HOST.fullmatch(text) is not None
 
 
@@ -108,7 +108,7 @@ def is_header_name(name: str) -> bool:
 
 
 def has_control(value: str) -> bool:
-    """Whether this can be no header's value. Tabs can be in one."""
+    """Whether this cannot be the value of a header. Tabs are allowed in one."""
     return _CONTROL.search(value) is not None
 
 
