@@ -55,7 +55,7 @@ from gateway.stages.locate import ObjectDirectory, find_holder, find_subject
 from gateway.stages.parse_request import parse_object_request, parse_request
 from gateway.stages.read_body import available_body, read_body
 from gateway.stages.record import Recorder, record
-from gateway.stages.relay import relay, relayed_whole
+from gateway.stages.relay import relay, relay_if_whole
 from gateway.stages.release_upstream import UpstreamReleaser
 from gateway.stages.route import route
 from gateway.stages.settle import SettlementRecorder, settle
@@ -107,7 +107,7 @@ class Pipeline:
         self._ending: dict[str, Exchange] = {}
         """What has ended and is not recorded yet, by its id."""
         self._all_recorded: asyncio.Future[None] | None = None
-        """Done once none is left; None while no one waits for that."""
+        """Done once none is left; None while nothing waits for that."""
         self._starts = StartQueue()
         self._refused = RefusedRequests(self._loop.call_later)
         self._releaser = UpstreamReleaser(services.clock)
@@ -287,7 +287,7 @@ class Pipeline:
             writer.keep_alive(services.keepalive_s, exchange.limit_headers)
         targets = route(parsed, request.headers, caller, services.upstream.routing, services.clock, exchange.held_by)
         exchange.response = response = await forward(exchange, parsed, targets, services.upstream, writer)
-        if not relayed_whole(exchange, parsed, response, writer):
+        if not relay_if_whole(exchange, parsed, response, writer):
             if parsed.rest is None:
                 # A stream may run for minutes: meanwhile the memory of its prompt is for others.
                 parsed.members.forget()
@@ -342,7 +342,7 @@ class Pipeline:
 
     def _release(self, exchange: Exchange) -> None:
         try:
-            if not self._releaser.released(exchange):
+            if not self._releaser.release_if_over(exchange):
                 self._tasks.start("leave an upstream", self._leave(exchange))
                 return
         except Exception as error:  # noqa: BLE001 # Whatever it is, what comes after must still be done.

@@ -29,7 +29,7 @@ _JSON = BodyKind.JSON  # Slow to reach through the class in Python 3.11.
 _passed_to_client = TO_CLIENT.passed_once  # As in forward.py: else each call binds it.
 
 
-def relayed_whole(
+def relay_if_whole(
     exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter
 ) -> bool:
     """Give the answer to the client as one, if it has come whole. Whether it has; if not, `relay` is to follow."""

@@ -31,7 +31,7 @@ class UpstreamReleaser:
         self._clock = clock
         self._read_on: set[UpstreamResponse] = set()
 
-    def released(self, exchange: Exchange) -> bool:
+    def release_if_over(self, exchange: Exchange) -> bool:
         """Count how the exchange ended for the health of its upstream, if the answer has ended by itself, as most have.
         Whether it has; if not, `release` is to follow."""
         response = exchange.response
