@@ -55,7 +55,7 @@ from gateway.stages.locate import ObjectDirectory, find_holder, find_subject
 from gateway.stages.parse_request import parse_object_request, parse_request
 from gateway.stages.read_body import available_body, read_body
 from gateway.stages.record import Recorder, record
-from gateway.stages.relay import relay, relayed_whole
+from gateway.stages.relay import relay, relay_if_whole
 from gateway.stages.release_upstream import UpstreamReleaser
 from gateway.stages.route import route
 from gateway.stages.settle import SettlementRecorder, settle
@@ -107,7 +107,7 @@ class Pipeline:
         self._ending: dict[str, Exchange] = {}
         """What has ended and is not recorded yet, by its id."""
         self._all_recorded: asyncio.Future[None] | None = None
-        """What those wait for who wait until none is left; None where there are none."""
+        """Done once none is left; None while nothing waits for that."""
         self._starts = StartQueue()
         self._refused = RefusedRequests(self._loop.call_later)
         self._releaser = UpstreamReleaser(services.clock)
@@ -217,8 +217,8 @@ class Pipeline:
         return caller
 
     def _ask_at_once(self, caller: Caller, exchange: Exchange) -> LimitRefusal | None:
-        """Read the request and find what it asks of its limits, as far as nothing has to be waited for: `exchange` has
-        it then. The refusal, where a limit has just refused the same. Raises what reading raises."""
+        """Read the request and work out what it asks of its limits, if nothing has to be waited for; `exchange` keeps
+        both. Returns the refusal if a limit has just refused the same. Raises what reading raises."""
         request, services = exchange.request, self.services
         request.body.team = caller.team
         body = available_body(request) if request.endpoint.about is None else None
@@ -281,7 +281,7 @@ class Pipeline:
             writer.keep_alive(services.keepalive_s, exchange.limit_headers)
         targets = route(parsed, request.headers, caller, services.upstream.routing, services.clock, exchange.held_by)
         exchange.response = response = await forward(exchange, parsed, targets, services.upstream, writer)
-        if not relayed_whole(exchange, parsed, response, writer):
+        if not relay_if_whole(exchange, parsed, response, writer):
             if parsed.rest is None:
                 # A stream may run for minutes: meanwhile the memory of its prompt is for others.
                 parsed.members.forget()
@@ -289,7 +289,8 @@ class Pipeline:
             await relay(exchange, parsed, response, writer, services.clock)
 
     async def _read(self, exchange: Exchange, caller: Caller, snapshot: ConfigSnapshot) -> ParsedRequest:
-        """The request, once its body has come. Of one about what an upstream keeps `held_by` says which one."""
+        """The request, once its body has come. If it is about something that an upstream keeps, `exchange.held_by`
+        names that upstream then."""
         request = exchange.request
         request.body.team = caller.team
         body: bytes | Form | None = available_body(request)
@@ -318,8 +319,8 @@ class Pipeline:
         return services.end_users.counted_as(parsed.user, caller.team, caller.end_user.most, services.clock.now_ms())
 
     def _finish(self, exchange: Exchange) -> None:
-        """Release, settle, record; of a request that was never admitted, record alone. What of it has to be awaited is
-        awaited in a task of the process, so that no second cancellation can lose a settlement."""
+        """Release, settle and record; a request that was never admitted is only recorded. What has to be awaited for
+        that is awaited in a task of the process, so that a second cancellation cannot lose a settlement."""
         services = self.services
         exchange.request.body.release()
         exchange.ended = services.clock.monotonic()
@@ -335,7 +336,7 @@ class Pipeline:
 
     def _release(self, exchange: Exchange) -> None:
         try:
-            if not self._releaser.released(exchange):
+            if not self._releaser.release_if_over(exchange):
                 self._tasks.start("leave an upstream", self._leave(exchange))
                 return
         except Exception as error:  # noqa: BLE001 # Whatever it is, what comes after must still be done.
@@ -444,15 +445,15 @@ class Pipeline:
             await self._next_records()
 
     async def _next_records(self) -> None:
-        """Wait until nothing that has ended is left to be recorded, once one more is."""
+        """Wait until a request is recorded and none that has ended is left."""
         if self._all_recorded is None:
             self._all_recorded = self._loop.create_future()
         await asyncio.wait([self._all_recorded])
 
 
 def _drop_frames(error: BaseException) -> None:
-    """Free what the frames of its tracebacks hold, which may be a body of megabytes. The exchange keeps the error, and
-    those frames the exchange: only a search for garbage would find them, and that is rare."""
+    """Free what the frames of its tracebacks hold, which may be a body of megabytes. The exchange refers to the error,
+    and those frames to the exchange: only a search for garbage would free them, and that is rare."""
     error.__traceback__ = None
     for other in (error.__cause__, error.__context__):
         # One can be the cause of several, even of itself.
