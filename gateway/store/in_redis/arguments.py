@@ -209,8 +209,8 @@ class BatchKind:
 
 class SlotBatch:
     """The limits of which one call may speak, by their places among those of the request. There is one for each key and
-    model: all but names is in its `kind`. `slot_key` is a key of the slot, by which its server is found: what the keys
-    of this process's records begin with."""
+    model: all except names is in its `kind`. `slot_key` is a key of the slot, by which its server is found: what the
+    keys of this process's records begin with."""
 
     __slots__ = ("_keys", "_window", "kind", "limits", "slot_key", "tag")
 
