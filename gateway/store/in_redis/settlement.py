@@ -10,6 +10,7 @@ import msgspec
 from gateway.core.calendar import DAY_MS, day_ms, day_of_ms
 from gateway.core.end_users import OTHER_USERS
 from gateway.core.limits import Scope
+from gateway.core.remembered import remembered
 from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import LedgerEntry, Reservation, Settlement
 from gateway.store.in_redis.admission import Admitted
@@ -46,6 +47,9 @@ _BEGUN, _DONE = "begun", "done"
 _TEAMS_AT_ONCE = 50
 _RECENT_BILLS = 32_768
 """Names of bills whose arguments are kept, in each of two generations."""
+
+_RECENT_ALIKE = 4_096
+"""Parts of settlements that are the same for many bills, and are kept once."""
 
 _OF_A_THRESHOLD = 4
 """Numbers, as settle.lua takes them."""
@@ -85,9 +89,11 @@ _NOTHING_MORE = SettledInSlot()
 
 class SettlementArguments:
     """What is the same in all settlements of one batch and window whose bills have one name: the bytes around the
-    record's key, the id and the numbers. `recorded_of` is the team of which a record is kept, if any is."""
+    record's key, the id and the numbers. `recorded_of` is the team of which a record is kept, if any is. There is one
+    for each key and model in use, so `alike` gives the same object for equal bytes: `_head`, `_bill` and `_always` are
+    mostly those of others, too."""
 
-    __slots__ = ("_always", "_head", "_keys", "_names", "for_user")
+    __slots__ = ("_always", "_bill", "_head", "_keys", "_names", "for_user")
 
     def __init__(
         self,
@@ -98,6 +104,7 @@ class SettlementArguments:
         bill: BillName | None,
         recorded_of: str | None,
         journal: str | None,
+        alike: Callable[[bytes], bytes],
     ) -> None:
         batch, window, dues = share.batch, share.window, share.dues
         counters = batch.keys(window)
@@ -113,18 +120,19 @@ class SettlementArguments:
             always += (place + 1, one.kind, one.at_once, terms.first, terms.second)
         outbox = (keys.notifications(batch.tag), *thresholds.gathered) if thresholds.numbers else ()
         record_keys = () if recorded_of is None else keys.request_records(recorded_of)
-        known_keys = (*bill_keys, *picked(counters, dues), *outbox, *record_keys)
+        known_keys = (*picked(counters, dues), *outbox, *record_keys)
         if journal is not None:
             known_keys += (journal,)
-        self._head = SETTLE.head(1 + len(known_keys), 2 + len(names) + self.for_user + 4 * is_recorded)
+        self._head = SETTLE.head(1 + len(bill_keys) + len(known_keys), 2 + len(names) + self.for_user + 4 * is_recorded)
+        self._bill = alike(bulk(*bill_keys))
         self._keys = bulk(*known_keys)
-        self._always = one_by_one(always + thresholds.numbers)
+        self._always = alike(one_by_one(always + thresholds.numbers))
         self._names = bulk(*names)
 
     def command(self, record_part: bytes, name: str, user: str, numbers: Sequence[float]) -> bytes:
         called, always, own = name.encode(), self._always, one_by_one(numbers)
         pieces = (
-            self._head, record_part, self._keys, bulk_length(len(called)), called, b"\r\n",
+            self._head, record_part, self._bill, self._keys, bulk_length(len(called)), called, b"\r\n",
             bulk_length(len(always) + len(own)), always, own, b"\r\n", self._names,
         )  # fmt: skip
         command = b"".join(pieces)
@@ -176,6 +184,7 @@ class Settlements:
         self._teams: set[str] = set()
         """Those that are in the set of teams, as far as is known."""
         self._prepared: Recent[Hashable, SettlementArguments] = Recent(_RECENT_BILLS)
+        self._alike: Callable[[bytes], bytes] = remembered(_RECENT_ALIKE)(bytes)
 
     def begin(
         self,
@@ -328,7 +337,9 @@ class Settlements:
     ) -> SettlementArguments:
         bill = None if entry is None else bill_name(entry)
         journal = self._keys.journal(share.batch.tag, position.process) if position.place else None
-        prepared = SettlementArguments(self._keys, self._timing, self._users_max, share, bill, recorded_of, journal)
+        prepared = SettlementArguments(
+            self._keys, self._timing, self._users_max, share, bill, recorded_of, journal, self._alike
+        )
         if journal is None:
             self._prepared.put(which, prepared)
         return prepared
