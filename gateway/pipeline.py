@@ -59,7 +59,7 @@ from gateway.stages.relay import relay, relay_if_whole
 from gateway.stages.release_upstream import UpstreamReleaser
 from gateway.stages.route import route
 from gateway.stages.settle import SettlementRecorder, settle
-from gateway.store.contract import Admission, SettlementRest, Store
+from gateway.store.contract import SettlementRest, Store
 
 CallerSearch = Callable[[], Coroutine[Any, Any, Caller]]
 """Asks the store or an issuer. Raises as `Pipeline.authenticate` says."""
@@ -133,14 +133,13 @@ class Pipeline:
         try:
             known = self.authenticate(exchange)
             refusal = self._ask_at_once(known, exchange) if isinstance(known, Caller) else None
-            admission = None
             if refusal is None and (asked := exchange.asked) is not None and self._starts.try_begin():
-                admission = self._admission(exchange, asked)
+                self._begin_admission(exchange, asked)
         except Exception as error:  # noqa: BLE001 # What is wrong with the request, or a defect of ours.
             self._fail(exchange, writer, error)
         else:
             if refusal is None:
-                return partial(self._run, exchange, writer, partial(self._answer, known, admission))
+                return partial(self._run, exchange, writer, partial(self._answer, known))
             self._refuse(exchange, writer, refusal)
         self._finish(exchange)
         return None
@@ -245,7 +244,7 @@ class Pipeline:
             refused.keep(exchange, body, snapshot, user, refusal)
         return refusal
 
-    async def _ask_in_turn(self, known: Caller | CallerSearch, exchange: Exchange) -> Admission:
+    async def _ask_in_turn(self, known: Caller | CallerSearch, exchange: Exchange) -> None:
         """The same, once the request's turn has come, whatever has to be waited for."""
         snapshot = self.services.snapshot
         caller = known if isinstance(known, Caller) else await known()
@@ -259,28 +258,23 @@ class Pipeline:
         refusal = refused_at_once(exchange, exchange.parsed, asked, self.services.store)
         if refusal is not None:
             raise refusal
-        return self._admission(exchange, asked)
+        self._begin_admission(exchange, asked)
 
-    def _admission(self, exchange: Exchange, asked: AdmissionRequest) -> Admission:
+    def _begin_admission(self, exchange: Exchange, asked: AdmissionRequest) -> None:
         exchange.asked_at = self.services.clock.monotonic()
-        return self.services.store.admit(asked)
+        exchange.admission = self.services.store.admit(asked)
 
-    async def _answer(
-        self,
-        known: Caller | CallerSearch,
-        admission: Admission | None,
-        exchange: Exchange,
-        writer: ResponseWriter,
-    ) -> None:
+    async def _answer(self, known: Caller | CallerSearch, exchange: Exchange, writer: ResponseWriter) -> None:
         services, request = self.services, exchange.request
-        if admission is None:
-            admission = await self._ask_in_turn(known, exchange)
-        caller, parsed = exchange.caller, exchange.parsed
-        assert caller is not None and parsed is not None, "what is asked is read"  # noqa: PT018
+        if exchange.admission is None:
+            await self._ask_in_turn(known, exchange)
+        caller, parsed, admission = exchange.caller, exchange.parsed, exchange.admission
+        assert caller is not None and parsed is not None and admission is not None, "it is asked"  # noqa: PT018
         try:
             exchange.reservation = admitted(exchange, parsed, await admission)
         finally:
             exchange.store_seconds = services.clock.monotonic() - exchange.asked_at
+            exchange.admission = admission = None  # A stream may run for minutes, and it has memory of its own.
         if parsed.creates is not None:
             self._objects.begin(exchange)
         if parsed.stream:
