@@ -55,11 +55,11 @@ from gateway.stages.locate import ObjectDirectory, find_holder, find_subject
 from gateway.stages.parse_request import parse_object_request, parse_request
 from gateway.stages.read_body import available_body, read_body
 from gateway.stages.record import Recorder, record
-from gateway.stages.relay import relay, relayed_whole
+from gateway.stages.relay import relay, relay_if_whole
 from gateway.stages.release_upstream import UpstreamReleaser
 from gateway.stages.route import route
 from gateway.stages.settle import SettlementRecorder, settle
-from gateway.store.contract import Admission, SettlementRest, Store
+from gateway.store.contract import SettlementRest, Store
 
 CallerSearch = Callable[[], Coroutine[Any, Any, Caller]]
 """Asks the store or an issuer. Raises as `Pipeline.authenticate` says."""
@@ -107,7 +107,7 @@ class Pipeline:
         self._ending: dict[str, Exchange] = {}
         """What has ended and is not recorded yet, by its id."""
         self._all_recorded: asyncio.Future[None] | None = None
-        """What those wait for who wait until none is left; None where there are none."""
+        """Done once none is left; None while nothing waits for that."""
         self._starts = StartQueue()
         self._refused = RefusedRequests(self._loop.call_later)
         self._releaser = UpstreamReleaser(services.clock)
@@ -133,14 +133,13 @@ class Pipeline:
         try:
             known = self.authenticate(exchange)
             refusal = self._ask_at_once(known, exchange) if isinstance(known, Caller) else None
-            admission = None
             if refusal is None and (asked := exchange.asked) is not None and self._starts.try_begin():
-                admission = self._admission(exchange, asked)
+                self._begin_admission(exchange, asked)
         except Exception as error:  # noqa: BLE001 # What is wrong with the request, or a defect of ours.
             self._fail(exchange, writer, error)
         else:
             if refusal is None:
-                return partial(self._run, exchange, writer, partial(self._answer, known, admission))
+                return partial(self._run, exchange, writer, partial(self._answer, known))
             self._refuse(exchange, writer, refusal)
         self._finish(exchange)
         return None
@@ -218,8 +217,8 @@ class Pipeline:
         return caller
 
     def _ask_at_once(self, caller: Caller, exchange: Exchange) -> LimitRefusal | None:
-        """Read the request and find what it asks of its limits, as far as nothing has to be waited for: `exchange` has
-        it then. The refusal, where a limit has just refused the same. Raises what reading raises."""
+        """Read the request and work out what it asks of its limits, if nothing has to be waited for; `exchange` keeps
+        both. Returns the refusal if a limit has just refused the same. Raises what reading raises."""
         request, services = exchange.request, self.services
         request.body.team = caller.team
         body = available_body(request) if request.endpoint.about is None else None
@@ -245,7 +244,7 @@ class Pipeline:
             refused.keep(exchange, body, snapshot, user, refusal)
         return refusal
 
-    async def _ask_in_turn(self, known: Caller | CallerSearch, exchange: Exchange) -> Admission:
+    async def _ask_in_turn(self, known: Caller | CallerSearch, exchange: Exchange) -> None:
         """The same, once the request's turn has come, whatever has to be waited for."""
         snapshot = self.services.snapshot
         caller = known if isinstance(known, Caller) else await known()
@@ -259,35 +258,30 @@ class Pipeline:
         refusal = refused_at_once(exchange, exchange.parsed, asked, self.services.store)
         if refusal is not None:
             raise refusal
-        return self._admission(exchange, asked)
+        self._begin_admission(exchange, asked)
 
-    def _admission(self, exchange: Exchange, asked: AdmissionRequest) -> Admission:
+    def _begin_admission(self, exchange: Exchange, asked: AdmissionRequest) -> None:
         exchange.asked_at = self.services.clock.monotonic()
-        return self.services.store.admit(asked)
+        exchange.admission = self.services.store.admit(asked)
 
-    async def _answer(
-        self,
-        known: Caller | CallerSearch,
-        admission: Admission | None,
-        exchange: Exchange,
-        writer: ResponseWriter,
-    ) -> None:
+    async def _answer(self, known: Caller | CallerSearch, exchange: Exchange, writer: ResponseWriter) -> None:
         services, request = self.services, exchange.request
-        if admission is None:
-            admission = await self._ask_in_turn(known, exchange)
-        caller, parsed = exchange.caller, exchange.parsed
-        assert caller is not None and parsed is not None, "what is asked is read"  # noqa: PT018
+        if exchange.admission is None:
+            await self._ask_in_turn(known, exchange)
+        caller, parsed, admission = exchange.caller, exchange.parsed, exchange.admission
+        assert caller is not None and parsed is not None and admission is not None, "it is asked"  # noqa: PT018
         try:
             exchange.reservation = admitted(exchange, parsed, await admission)
         finally:
             exchange.store_seconds = services.clock.monotonic() - exchange.asked_at
+            exchange.admission = admission = None  # A stream may run for minutes, and it has memory of its own.
         if parsed.creates is not None:
             self._objects.begin(exchange)
         if parsed.stream:
             writer.keep_alive(services.keepalive_s, exchange.limit_headers)
         targets = route(parsed, request.headers, caller, services.upstream.routing, services.clock, exchange.held_by)
         exchange.response = response = await forward(exchange, parsed, targets, services.upstream, writer)
-        if not relayed_whole(exchange, parsed, response, writer):
+        if not relay_if_whole(exchange, parsed, response, writer):
             if parsed.rest is None:
                 # A stream may run for minutes: meanwhile the memory of its prompt is for others.
                 parsed.members.forget()
@@ -295,7 +289,8 @@ class Pipeline:
             await relay(exchange, parsed, response, writer, services.clock)
 
     async def _read(self, exchange: Exchange, caller: Caller, snapshot: ConfigSnapshot) -> ParsedRequest:
-        """The request, once its body has come. Of one about what an upstream keeps `held_by` says which one."""
+        """The request, once its body has come. If it is about something that an upstream keeps, `exchange.held_by`
+        names that upstream then."""
         request = exchange.request
         request.body.team = caller.team
         body: bytes | Form | None = available_body(request)
@@ -324,8 +319,8 @@ class Pipeline:
         return services.end_users.counted_as(parsed.user, caller.team, caller.end_user.most, services.clock.now_ms())
 
     def _finish(self, exchange: Exchange) -> None:
-        """Release, settle, record; of a request that was never admitted, record alone. What of it has to be awaited is
-        awaited in a task of the process, so that no second cancellation can lose a settlement."""
+        """Release, settle and record; a request that was never admitted is only recorded. What has to be awaited for
+        that is awaited in a task of the process, so that a second cancellation cannot lose a settlement."""
         services = self.services
         exchange.request.body.release()
         exchange.ended = services.clock.monotonic()
@@ -341,7 +336,7 @@ class Pipeline:
 
     def _release(self, exchange: Exchange) -> None:
         try:
-            if not self._releaser.released(exchange):
+            if not self._releaser.release_if_over(exchange):
                 self._tasks.start("leave an upstream", self._leave(exchange))
                 return
         except Exception as error:  # noqa: BLE001 # Whatever it is, what comes after must still be done.
@@ -450,15 +445,15 @@ class Pipeline:
             await self._next_records()
 
     async def _next_records(self) -> None:
-        """Wait until nothing that has ended is left to be recorded, once one more is."""
+        """Wait until a request is recorded and none that has ended is left."""
         if self._all_recorded is None:
             self._all_recorded = self._loop.create_future()
         await asyncio.wait([self._all_recorded])
 
 
 def _drop_frames(error: BaseException) -> None:
-    """Free what the frames of its tracebacks hold, which may be a body of megabytes. The exchange keeps the error, and
-    those frames the exchange: only a search for garbage would find them, and that is rare."""
+    """Free what the frames of its tracebacks hold, which may be a body of megabytes. The exchange refers to the error,
+    and those frames to the exchange: only a search for garbage would free them, and that is rare."""
     error.__traceback__ = None
     for other in (error.__cause__, error.__context__):
         # One can be the cause of several, even of itself.

@@ -38,8 +38,8 @@ _PROTOCOL = 3
 
 
 class LoadedSnapshot(NamedTuple):
-    """`names` are all that are configured, `changes` those since the snapshot before. `warnings` are what works, but
-    hardly as it was meant."""
+    """`names` are all that are configured, `changes` those since the snapshot before. `warnings` name what works, but
+    probably not as it was meant."""
 
     settings: ProcessSettings
     snapshot: ConfigSnapshot

@@ -119,8 +119,8 @@ def usage(
 
 
 def hints_at_names(query: Mapping[str, str | None], settings: Settings) -> Iterator[str]:
-    """Of the names that a report without rows was to be of, what is wrong with those that the configuration does not
-    have. They are no error: the ledger still has the teams, models and upstreams of earlier configurations."""
+    """If a report has no rows: what is wrong with those of its names that the configuration does not have. They are no
+    error, because the ledger still has the teams, models and upstreams of earlier configurations."""
     aliases = {alias: name for name, model in settings.models.items() for alias in model.aliases}
     known: dict[str, Collection[str]] = {
         "team": settings.teams,

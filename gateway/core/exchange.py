@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -102,6 +103,8 @@ class Exchange:
     """What it asks of its limits."""
     asked_at: float = 0.0
     """When the store was asked."""
+    admission: Awaitable[Reservation | Refusal] | None = None
+    """Its verdict, while that is to come."""
     reservation: Reservation | None = None
     held_by: str = ""
     """The upstream that alone can answer, since it keeps what the request is about; empty: any."""

@@ -1,12 +1,10 @@
 """What an HTTP/1.1 request may contain (RFC 9110, RFC 9112). The check of a configuration and the client that sends use
-the same rules, so that the client can send whatever the check accepts. `tag_of`, `names_tag` and `accepts_coding` are
-for the gateway's own pages.
+the same rules, so that the client can send whatever the check accepts.
 """
 
 from __future__ import annotations
 
 import re
-from hashlib import sha256
 from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -32,7 +30,6 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _METHOD = re.compile(r"[A-Z]+")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_REFUSED = re.compile(r"q=0(\.0{0,3})?", re.IGNORECASE)
 _TARGET = re.compile(r"/[!-~]*")
 _LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?")
@@ -53,8 +50,8 @@ class BaseUrl(NamedTuple):
 
 
 def is_host_name(text: str) -> bool:
-    """Whether it can be looked up (RFC 1123, section 2.1), which is no promise that it is found. Underscores are in
-    names of containers. The system's own look-up raises UnicodeError for a name of another form."""
+    """Whether it has the form of a name that can be looked up (RFC 1123, section 2.1). Names of containers have
+    underscores. For a name of another form, the look-up of the system raises UnicodeError."""
     return len(text) <= _HOST_MAX and _HOST.fullmatch(text) is not None
 
 
@@ -111,27 +108,8 @@ def is_header_name(name: str) -> bool:
 
 
 def has_control(value: str) -> bool:
-    """Whether this can be no header's value. Tabs can be in one."""
+    """Whether this cannot be the value of a header. Tabs are allowed in one."""
     return _CONTROL.search(value) is not None
-
-
-def tag_of(body: bytes) -> str:
-    """The entity tag of an answer with these bytes (RFC 9110, 8.8.3)."""
-    return f'"{sha256(body).hexdigest()[:16]}"'
-
-
-def names_tag(if_none_match: str, tag: str) -> bool:
-    """Whether `if-none-match` has this tag among its own, which a proxy may have made weak (RFC 9110, 13.1.2)."""
-    return any(each.strip().removeprefix("W/") in (tag, "*") for each in if_none_match.split(","))
-
-
-def accepts_coding(accept_encoding: str, coding: str) -> bool:
-    """Whether `accept-encoding` names this coding, and does not refuse it (RFC 9110, 12.5.3)."""
-    for each in accept_encoding.split(","):
-        name, _, weight = each.partition(";")
-        if name.strip().lower() == coding:
-            return _REFUSED.fullmatch(weight.strip()) is None
-    return False
 
 
 def is_request_line(method: str, target: str) -> bool:

@@ -1,8 +1,8 @@
-"""Remembers what a function gave, for those of one argument that each request calls.
+"""Remembers the values of functions of one argument that every request calls.
 
-`functools.lru_cache` takes several times as long to find what it has, since each look-up moves an entry of a list. Here
-a look-up is one of a dictionary, in C. Of what comes again and again nothing is gained by the order of use: where there
-is too much, all is forgotten, and the usual values are computed once more.
+A look-up in `functools.lru_cache` takes several times as long, since it moves an entry of a list each time. Here it is
+a look-up in a dictionary, in C. The order of use is not kept: when there are too many values, all are forgotten, and
+those that come again and again are computed once more.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class _RememberedValues(dict[K, V]):
 
 
 def remembered(most: int, where: Callable[[Any], bool] | None = None) -> Callable[[Callable[[K], V]], Callable[[K], V]]:
-    """Remember at most so many values of a function whose argument can be hashed; none for an argument for which it
-    raises, or of which `where` says so, as of one that is too long."""
+    """Remember at most so many values of a function of one hashable argument. Nothing is remembered for an argument for
+    which it raises, or for which `where` is false, such as one that is too long."""
 
     def remembering(compute: Callable[[K], V]) -> Callable[[K], V]:
         # As the method of `dict`, bound: to subscribe an object of a derived class is a call by name.

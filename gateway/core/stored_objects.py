@@ -35,5 +35,5 @@ class StoredObject(msgspec.Struct, frozen=True):
 
 
 def is_object_id(text: object) -> bool:
-    """Whether an id can be in a path; one that no server gives belongs to no team."""
+    """Whether an id can be in a path. One that no server gives belongs to no team."""
     return isinstance(text, str) and _ID.fullmatch(text) is not None

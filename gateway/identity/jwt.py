@@ -304,7 +304,7 @@ def _claim_refused(claim: str, issuer: TokenIssuer) -> KeyUnknown:
 
 
 def _same_again(error: KeyUnknown | KeyExpired) -> Callable[[], KeyUnknown | KeyExpired]:
-    """What makes the error that this one is: one that was raised keeps what it was raised in."""
+    """A function that makes the same error again: an error that was raised holds the frames in which it was raised."""
     if isinstance(error, KeyExpired):
         return _expired
     return partial(KeyUnknown, error.message, why=error.why)

@@ -1,14 +1,14 @@
-"""The search for garbage: for objects that have each other, and that nothing else has.
+"""The search for garbage: for objects that refer to each other, and to which nothing else refers.
 
-Requests leave next to none, and the collector of Python searches at the wrong times for a process with thousands of
-open streams. It begins once there are some thousand objects more than at its last search. Where streams end as fast as
-others begin, there never are; meanwhile all of them are replaced, and when a search begins at last, it goes through the
-objects of all open streams, in which nothing else happens for a tenth of a second.
+Requests leave next to none, and Python's collector searches at the wrong times for a process with thousands of open
+streams. It begins once there are some thousand objects more than at its last search. If streams end as fast as others
+begin, that takes long; by then all streams have been replaced, and the search goes through the objects of every open
+one. Nothing else happens in the process for that tenth of a second.
 
-So here the clock decides. Four times a second all is searched that was made since the last time and is still there:
-what streams are open is of no matter, only how many began. Everything, what was built at the start included, is
-searched while nothing is in flight: the objects of a configuration have each other, and a reload leaves them. A process
-that is never without requests is searched all the same, but seldom.
+So here the clock decides. Four times a second, the search goes through what was made since the last time and still
+exists: it takes longer the more streams have begun, not the more are open. A search through everything, including what
+was built at the start, runs while nothing is in flight: the objects of a configuration refer to each other, and a
+reload leaves the old ones. In a process that is never without requests it runs all the same, but seldom.
 """
 
 from __future__ import annotations

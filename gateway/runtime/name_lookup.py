@@ -1,8 +1,8 @@
 """Looks up the addresses of hosts, each in a thread of its own.
 
 uvloop's own look-ups share two threads, and one that is given up goes on there until the name server's time is over.
-Two names whose server hangs would then hold up all others. Here, however many ask for a host at once, one look-up is on
-its way, and it holds up those alone who wait for that host.
+Two names whose server hangs would hold up all others. Here one look-up runs for a host, however many ask for it at
+once, and it delays only those who wait for that host.
 """
 
 from __future__ import annotations

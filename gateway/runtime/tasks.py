@@ -101,8 +101,8 @@ class BackgroundTasks:
 
 
 def start_owned(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-    """Run what handles its exceptions itself, in the loop that runs; its caller keeps the task, and cancels it where it
-    is to end early."""
+    """Run work that handles its own exceptions, in the loop that runs. The caller keeps the task, and cancels it if it
+    has to end early."""
     # Without a name it would get one with a number: a fifth of what it takes to make a task, for nothing.
     return asyncio.Task(work, loop=loop, name="owned")
 

@@ -83,8 +83,8 @@ def _output_caps(settings: Settings, names: Iterable[str]) -> dict[_OutputCap, s
 
 
 def _highest_output_price(model: ModelSettings) -> Decimal:
-    """By which a limit in dollars reserves output (`ceiling` of core/pricing.py): the highest of all routes for a short
-    input, at the tiers that need not be asked for."""
+    """The price by which a limit in dollars reserves output (`ceiling` of core/pricing.py): the highest of all routes
+    for a short input, at the tiers that need not be asked for."""
     found = [Decimal(0)]
     for price in (route.price or model.price for route in model.routes):
         if price is not None:

@@ -61,7 +61,7 @@ _KEY = "[key]"
 
 
 class Loaded(NamedTuple):
-    """`warnings` are what works, but hardly as it was meant. `unset` are the values that were not checked."""
+    """`warnings` name what works, but probably not as it was meant. `unset` are the values that were not checked."""
 
     settings: Settings
     warnings: tuple[Diagnostic, ...] = ()

@@ -37,8 +37,8 @@ _DEFINITIONS = {
 
 
 def json_schema() -> dict[str, Any]:
-    """Draft 2020-12. Wherever a value is allowed, a reference such as `${NAME}` is allowed, too; and nothing, which
-    means what is left out, wherever a setting can be left out."""
+    """Draft 2020-12. Wherever a value is allowed, a reference such as `${NAME}` is allowed, too. Wherever a setting can
+    be left out, null is allowed and means the same."""
     schema: dict[str, Any] = _tidied(Settings.model_json_schema())
     definitions = {**schema.pop("$defs"), **_DEFINITIONS}
     definitions["TeamSettings"]["type"] = ["object", "null"]  # A team needs no setting: `teams: {search: }` is one.

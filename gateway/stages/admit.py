@@ -1,5 +1,5 @@
-"""Admit: what the store is asked, in one atomic step, and what follows of its verdict: whether every limit lets the
-request pass.
+"""Admit: what the store is asked in one atomic step, whether every limit lets the request pass, and what follows from
+its verdict.
 
 What the store has just refused is refused again without a call: `refused_at_once` needs no await.
 """
@@ -29,8 +29,7 @@ ANSWER_AFTER_THINKING = 1_024
 
 
 def ask(exchange: Exchange, parsed: ParsedRequest, estimates: Estimates, user: str) -> AdmissionRequest:
-    """What the request asks of its limits, which `exchange` has from now on; `user` is the end user whose counters are
-    charged."""
+    """What the request asks of its limits; `exchange` keeps it. `user` is the end user whose counters are charged."""
     binding = parsed.binding
     estimator = exchange.estimator = estimates.of(binding.caller.team, binding.model.name)
     exchange.estimated_input = estimator.input_tokens(parsed.input_size)
@@ -42,7 +41,7 @@ def ask(exchange: Exchange, parsed: ParsedRequest, estimates: Estimates, user: s
 def refused_at_once(
     exchange: Exchange, parsed: ParsedRequest, asked: AdmissionRequest, counters: Counters
 ) -> LimitRefusal | None:
-    """The refusal, where the store repeats one of a request that asked what this one asks."""
+    """The refusal, if the store has just refused a request that asked the same, and would do so again."""
     repeated = counters.repeated_refusal(asked)
     if repeated is None:
         return None
@@ -51,7 +50,7 @@ def refused_at_once(
 
 
 def refused_again(exchange: Exchange, before: RefusedRequest, counters: Counters) -> LimitRefusal | None:
-    """The same of a request that is like one that was refused `before`."""
+    """The same for a request that is like one that was refused `before`."""
     repeated = counters.repeated_refusal(before.asked)
     if repeated is None:
         return None
@@ -65,8 +64,7 @@ def refused_again(exchange: Exchange, before: RefusedRequest, counters: Counters
 
 
 def admitted(exchange: Exchange, parsed: ParsedRequest, verdict: Reservation | Refusal) -> Reservation:
-    """The reservation under every limit that binds, which is what the store says of the request. Raises a
-    LimitRefusal."""
+    """The reservation that the store has made under every limit that binds. Raises a LimitRefusal."""
     if isinstance(verdict, Refusal):
         raise _refused(exchange, parsed, verdict)
     return verdict

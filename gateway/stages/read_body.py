@@ -26,7 +26,7 @@ BEGINNING_BYTES = 64 * 1024
 
 
 def available_body(request: IncomingRequest) -> bytes | None:
-    """The body where it can only be JSON and has come, as most have; None where it is to be read. Raises TooLarge."""
+    """The body, if it can only be JSON and has come, as most have; None if it has to be read. Raises TooLarge."""
     return None if request.endpoint.takes_form or request.path_model else request.body.available()
 
 
@@ -76,7 +76,7 @@ def _with_model(members: JsonSpans, model: str) -> bytes:
 
 @cache
 def _names(fields: type[Fields]) -> frozenset[str]:
-    """Of a form's fields those that are read, and those that must not be there."""
+    """The fields of a form that are read, and those that must not be there."""
     return frozenset(field.encode_name for field in msgspec.structs.fields(fields)) | OTHER_MODELS
 
 

@@ -29,10 +29,10 @@ _JSON = BodyKind.JSON  # Slow to reach through the class in Python 3.11.
 _passed_to_client = TO_CLIENT.passed_once  # As in forward.py: else each call binds it.
 
 
-def relayed_whole(
+def relay_if_whole(
     exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter
 ) -> bool:
-    """Whether the answer has come whole and is given to the client as one, so that nothing is to be relayed."""
+    """Give the answer to the client as one, if it has come whole. Whether it has; if not, `relay` is to follow."""
     body = response.available()
     if body is None or response.is_stream or writer.started:
         return False
@@ -48,7 +48,7 @@ def relayed_whole(
 async def relay(
     exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter, clock: Clock
 ) -> None:
-    """Give the answer to the client that is not `relayed_whole`. Raises UpstreamBroke, UpstreamTimedOut once a part was
+    """Give an answer that did not come whole to its client. Raises UpstreamBroke, UpstreamTimedOut once a part was
     given, and UpstreamRefused for what cannot be a part of the stream that has begun."""
     exchange.status = 200 if writer.started else response.status
     began = clock.monotonic()

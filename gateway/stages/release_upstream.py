@@ -31,9 +31,9 @@ class UpstreamReleaser:
         self._clock = clock
         self._read_on: set[UpstreamResponse] = set()
 
-    def released(self, exchange: Exchange) -> bool:
-        """Whether the answer has ended by itself, as most have, so that nothing is to be left. How the exchange ended
-        counts for its upstream's health, at the time at which it `ended`."""
+    def release_if_over(self, exchange: Exchange) -> bool:
+        """Count how the exchange ended for the health of its upstream, if the answer has ended by itself, as most have.
+        Whether it has; if not, `release` is to follow."""
         response = exchange.response
         if response is not None and not response.is_over:
             return False
@@ -41,8 +41,8 @@ class UpstreamReleaser:
         return True
 
     async def release(self, exchange: Exchange) -> None:
-        """Leave the upstream: at once, or where its `reads_on` says so, at the end of a bounded while. How the
-        exchange ended counts for its upstream's health."""
+        """Leave the upstream: at once, or after a bounded time if its `reads_on` says so. How the exchange ended counts
+        for the health of its upstream."""
         if exchange.response is not None and not exchange.response.is_over:
             await self._leave(exchange, exchange.response)
         _note_outcome(exchange, self._clock.monotonic())
@@ -99,8 +99,8 @@ def _note_outcome(exchange: Exchange, now: float) -> None:
 
 
 def outcome_of(exchange: Exchange) -> Outcome:
-    """What an exchange says of its upstream. An error event inside a 200 says whose fault it is; a client that leaves
-    says nothing; an answer that came too late for its status is judged by it all the same."""
+    """What an exchange says about its upstream. An error event inside a 200 says whose fault it is; a client that
+    leaves says nothing; an answer that came too late to pass on its status still counts by that status."""
     error, tally, response = exchange.error, exchange.tally, exchange.response
     if error is not None and not isinstance(error, UpstreamRefused):
         return outcome_of_error(error) if isinstance(error, UpstreamError) else Outcome.NEUTRAL

@@ -21,8 +21,8 @@ def route(
     held_by: str = "",
 ) -> Sequence[Target]:
     """The targets that the caller may ask, best first; `headers` are the request's, `held_by` is the upstream that
-    alone can answer it. Raises NoTarget where none can take it now, and UpstreamAuthFailed where that is since all of
-    them reject the gateway's credentials: waiting does not help."""
+    alone can answer it. Raises NoTarget if none can take it now, and UpstreamAuthFailed if all of them reject the
+    gateway's credentials, because waiting does not help then."""
     model, now = parsed.binding.model, clock.monotonic()
     serving = model.serving(parsed.endpoint.name)
     if held_by:

@@ -28,7 +28,7 @@ _NOTHING = (0, 0, 0, 0, 0)
 
 
 class SettlementRecorder(Protocol):
-    """What is kept to explain requests, in one step with their settlement."""
+    """Keeps what explains a request later, in one step with its settlement."""
 
     def of(self, x: Exchange) -> KeptRecord | None: ...
 
@@ -59,7 +59,7 @@ def settle(
 
 
 def _at_asked_tier(usage: Usage, parsed: ParsedRequest, target: Target | None) -> Usage:
-    """An estimate whose answer has not named its service tier, at the one that was asked for, where it has a price."""
+    """An estimate at the service tier that was asked for, if the answer named none and that tier has a price."""
     price = target.price if target is not None else None
     if usage.service_tier or price is None or parsed.tier not in price.tiers:
         return usage
@@ -107,7 +107,8 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
 
 
 def _with_rest(exchange: Exchange, parsed: ParsedRequest, tally: AnswerTally, reported: Usage, output: int) -> Usage:
-    """The reported usage with so much output, where that is more, and with the estimated input, where it tells none."""
+    """The reported usage, with so much output if that is more, and with the estimated input if the report tells
+    none."""
     entered = reported.input
     is_told = tally.tells_input() and (entered or not _is_cut(exchange, parsed, tally))
     if parsed.endpoint.estimated and not is_told:
@@ -122,8 +123,8 @@ def _with_rest(exchange: Exchange, parsed: ParsedRequest, tally: AnswerTally, re
 
 
 def _with_more(reported: Usage, entered: int, output: int) -> tuple[Usage, ...]:
-    """The inferences of which the last of the model that was asked for took so much more: it wrote what was delivered,
-    and other models what they are reported with."""
+    """The inferences, with so much more input and output in the last one by the model that was asked for: it wrote what
+    was delivered. Other models are charged what is reported of them."""
     parts = list(reported.parts)
     own = [place for place, part in enumerate(parts) if not part.model]
     if not own:
@@ -200,8 +201,8 @@ def _estimated(exchange: Exchange, parsed: ParsedRequest, output: int, counted: 
 
 
 def _with_unnamed_units(exchange: Exchange, parsed: ParsedRequest, usage: Usage) -> Usage:
-    """With the units that have a price and that the answer does not name, where nothing that it names has one: an
-    answer that was delivered is not free because of what it does not say."""
+    """The usage with the units that have a price and that the answer does not name, unless something that it names has
+    a price: an answer that was delivered is not free because of what it does not say."""
     price = exchange.target.price if exchange.target is not None else None
     if price is None or parsed.endpoint.is_free or _is_unread(exchange, parsed) or price.charges(usage):
         return usage
@@ -219,7 +220,8 @@ def _is_unread(exchange: Exchange, parsed: ParsedRequest) -> bool:
 
 
 def _with_units(counted: Usage, parsed: ParsedRequest) -> Usage:
-    """The units that the answer shows; of those that it cannot show, as characters in sound, what was asked for."""
+    """The units that the answer shows. Of those that it cannot show, such as the characters of a text that became
+    sound, what was asked for."""
     asked = parsed.units
     names = ["characters", "searches", *(["images"] if parsed.endpoint.usage.output_medium == "image" else [])]
     more = {name: n for name in names if (n := getattr(asked, name)) and not getattr(counted, name)}

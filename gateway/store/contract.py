@@ -143,8 +143,8 @@ class Counters(Protocol):
     """Every method raises StoreUnavailable if the store does not answer in time."""
 
     def repeated_refusal(self, request: AdmissionRequest) -> Refusal | None:
-        """The refusal of the request, where the store has just refused what needs no more, and would do so again: to be
-        asked for before `admit`, which it spares. None where the store is to be asked."""
+        """The refusal of a request that needs at least as much as one that the store has just refused and would refuse
+        again. To be asked for before `admit`, which it spares; None: ask the store."""
         ...
 
     def admit(self, request: AdmissionRequest) -> Admission:
@@ -155,8 +155,8 @@ class Counters(Protocol):
     async def settle(self, settlement: Settlement) -> None: ...
 
     def begin_settlement(self, settlement: Settlement, then: SettlementEnd) -> None:
-        """Settle without being awaited, as far as that goes: nearly always to the end. `then` is called once, now or
-        later. What it is given is to be awaited in every case, and raises what `settle` would raise."""
+        """Settle without being awaited, which nearly always suffices. `then` is called once, now or later. If it is
+        given a rest, that has to be awaited in every case, and raises what `settle` would raise."""
         ...
 
     @property

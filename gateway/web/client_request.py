@@ -66,7 +66,8 @@ class ClientRequest:
 
 
 def _parts_of(url: URL) -> tuple[str, str]:
-    """The path and the query of a target that begins otherwise: whom an absolute one names says nothing here."""
+    """The path and the query of a target that does not begin with a slash. The host of an absolute URL does not count
+    here."""
     relative = url.relative() if url.absolute else url
     return relative.raw_path, relative.raw_query_string
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.core.errors import MethodNotAllowed, UrlUnknown
-from gateway.core.http_syntax import names_tag, tag_of
 from gateway.core.response import Headers
+from gateway.web.representations import names_tag, tag_of
 
 FOLDER = Path(__file__).with_name("console")
 

@@ -10,8 +10,8 @@ Bodies arrive as they were sent: the reader decodes them, once the sender is kno
 
 The parser also gives the last trailer of a body in chunks to the next request, as its first header: behind a proxy that
 shares its connections, that would be another client's request. So a connection is kept after a body in chunks only if
-that body's end is seen to have no trailers. It is not kept if the next request came right behind the chunks, and
-neither after a request for another protocol, whose rest the parser reads where it cannot be watched.
+that body's end is seen to have no trailers. It is not kept if the next request came right behind the chunks, nor
+after a request for another protocol, whose rest the parser reads where it cannot be watched.
 
 A client that reads nothing of what was written for it is disconnected after a while, whether its answer is complete or
 not.

@@ -1,9 +1,10 @@
-"""A request to go on with a protocol that the gateway does not know, as h2c: it is answered as if it had not asked.
+"""Requests to switch to a protocol that the gateway does not know, such as h2c: they are answered as if they had not
+asked.
 
-The parser drops what was received with it, behind it. That is the next request (RFC 9110, section 7.8), whose client
-would wait for an answer. So the connection is kept only where it is certain that nothing was behind it; else it ends
-with the answer, and the client sends the next request again. Java's client asks so with its first requests, and sends a
-body behind its head.
+The parser drops what was received together with such a request and follows it. That is the next request (RFC 9110,
+section 7.8), whose client would wait for an answer. So the connection is kept only if it is certain that nothing
+followed; otherwise it ends with the answer, and the client sends the next request again. Java's client asks for h2c
+with its first requests, and sends a body with them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ _END_OF_HEAD = b"\r\n\r\n"
 
 
 def bytes_left(message: RawRequestMessage, data: bytes) -> int:
-    """How many bytes of such a request, the only one in what was received, are still to come. Below zero where
-    something is behind it, or may be."""
+    """How many bytes of such a request are still to come, if it is the only one in what was received. Negative if
+    something follows it, or may follow it."""
     # Chunks can end in many ways. A line break in front may be the end of a head, whose first part came before.
     if message.chunked or data[:1] in (b"", b"\r", b"\n"):
         return -1

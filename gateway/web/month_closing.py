@@ -1,8 +1,8 @@
 """The closing of a month of the ledger, with its line in the audit: one implementation under the admin API and the
 command line.
 
-To close a month again changes nothing, and leaves no line. The ledger is closed first: where the store then stops to
-answer, the error says that the line is missing.
+Closing a month again changes nothing, and leaves no line. The ledger is closed first: if the store stops answering
+after that, the error says that the line is missing.
 """
 
 from __future__ import annotations

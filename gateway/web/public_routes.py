@@ -186,7 +186,7 @@ class PublicRoutes:
         writer.send(200, (*shown.headers, *private), shown.body)
 
     def _shows(self, request: ClientRequest, method: str, path: str, writer: HttpResponseWriter) -> bool:
-        """Give the answer to a path which the pipeline has nothing to do with. Whether it is one."""
+        """Answer a path that the pipeline has nothing to do with. Returns whether it is one."""
         if path == HEALTH_PATH and method in ("GET", "HEAD"):
             self._show_health(writer)
         elif self._me.serves(path):

@@ -20,10 +20,10 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from gateway.core.errors import GatewayError
-from gateway.core.http_syntax import accepts_coding, names_tag, tag_of
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.web.admin_openapi import PREFIX
 from gateway.web.admin_routes import AdminRequest, AdminResponse, error_response
+from gateway.web.representations import accepts_coding, names_tag, tag_of
 from gateway.web.session_cookies import SAME_ORIGIN
 
 SHARED = frozenset(

@@ -14,7 +14,7 @@ from gateway.core.reservation import Hold, Holds, LimitStatus, LimitStatuses, Re
 from gateway.core.stream_tally import HELD_MAX, StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.forward import WHOLE_MAX, forward
-from gateway.stages.relay import relay, relayed_whole
+from gateway.stages.relay import relay, relay_if_whole
 from tests.unit.fakes import (
     CALLER,
     NOW_MS,
@@ -53,7 +53,7 @@ class Relayed:
         targets, services = [target()], upstream_services(ScriptedClient(self.response))
         response = await forward(self.exchange, self.parsed, targets, services, self.client)
         self.exchange.response = response
-        if not relayed_whole(self.exchange, self.parsed, response, self.client):
+        if not relay_if_whole(self.exchange, self.parsed, response, self.client):
             await relay(self.exchange, self.parsed, response, self.client, self.clock)
         return self
 
