@@ -17,6 +17,7 @@ from multidict import istr
 from gateway.core.endpoints import ENDPOINTS, FORWARDED, OBJECT_ENDPOINTS, UNKNOWN, Dialect, Endpoint
 from gateway.core.errors import GatewayError, MethodNotAllowed, ShuttingDown, UpgradeRequired
 from gateway.core.exchange import Exchange
+from gateway.core.head_outline import outline_of_head
 from gateway.core.remembered import remembered
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter, Work
@@ -139,6 +140,7 @@ class PublicRoutes:
             request_id,
             route.endpoint,
             headers,  # type: ignore[arg-type]  # aiohttp's have what is asked of them.
+            outline_of_head(headers),
             ClientBody(request, self._max_body_bytes, self._memory),
             services.clock.monotonic(),
             method,
