@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -111,9 +112,16 @@ def _wait_until_it_answers(client: Redis) -> None:
 
 
 def limits(count: int, key: str) -> list[Limit]:
-    """Of the organisation, a team and one of its keys; none of them ever refuses."""
+    """Of the organisation, a team and one of its keys; none of them ever refuses. As in a gateway, what binds all keys
+    is the same for each."""
+    every = _every_limit(count)
+    return [msgspec.structs.replace(one, subject=key) if one.scope is Scope.KEY else one for one in every]
+
+
+@cache
+def _every_limit(count: int) -> tuple[Limit, ...]:
     team = {"scope": Scope.TEAM, "subject": "bench", "team": "bench"}
-    own = {"scope": Scope.KEY, "subject": key, "team": "bench"}
+    own = {"scope": Scope.KEY, "subject": "", "team": "bench"}
     whose = {"scope": Scope.ORGANISATION, "subject": "", "team": ""}
     four = [
         (Meter.REQUESTS, Per.MINUTE, whose),
@@ -126,7 +134,7 @@ def limits(count: int, key: str) -> list[Limit]:
         for number in range(-(-count // 4))
         for meter, per, scope in four
     ]
-    return made[:count]
+    return tuple(made[:count])
 
 
 def ask(bound_by: Sequence[Limit]) -> AdmissionRequest:
@@ -135,8 +143,14 @@ def ask(bound_by: Sequence[Limit]) -> AdmissionRequest:
     return AdmissionRequest.of("", charges, likely=100, most=1_000)
 
 
+@cache
+def _charged(count: int) -> tuple[int, ...]:
+    """What each of so many limits is charged in the end."""
+    return tuple([0 if one.meter in WHOLE else USED.total for one in _every_limit(count)])
+
+
 def truth(reservation: Reservation, key: str) -> Settlement:
-    actual = [0 if one.meter in WHOLE else USED.total for one in reservation.holds.limits]
+    actual = _charged(len(reservation.holds.limits))
     entry = LedgerEntry("2026-11-23", "bench", key, "m", USED, 31, upstream="up1")
     return Settlement(reservation.id, reservation.at_ms, reservation.holds, actual, entry)
 

@@ -171,6 +171,7 @@ class HttpConnection(web.RequestHandler):
         self._expires_at = self._timers.add(self, self._idle_since + self._keepalive_timeout)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._cancel_later()
         self.turn.take(self)  # aiohttp closes the transport once more, before which that would be written.
         self._socket = None
         self._stop_stall_timer()
@@ -183,6 +184,13 @@ class HttpConnection(web.RequestHandler):
         self._served = self._chunked_content = None
         self._waiting.clear()
         super().connection_lost(exc)
+
+    def _cancel_later(self) -> None:
+        """End the request's task, for which nothing is left to be done, once it has begun: what the request holds
+        already is given back by the task, and a task that is cancelled before its first step has none."""
+        task, self._task_handler = self._task_handler, None
+        if task is not None:
+            self._loop.call_soon(task.cancel)
 
     def data_received(self, data: bytes) -> None:
         if self._force_close or self._close:
@@ -269,7 +277,7 @@ class HttpConnection(web.RequestHandler):
 
     def begin(self, request: ClientRequest) -> bool:
         """Serve a request that had to wait for its turn. Whether it still can be: its client may have left, or be about
-        to, so that the work for it would be cancelled before it could give back what it holds."""
+        to."""
         if self._served is not request or self._socket is None or self._socket.is_closing():
             return False
         self._handle(request)

@@ -17,10 +17,10 @@ import pytest
 
 from gateway.__main__ import main
 from tests.house.shell_blocks import Block, blocks, commands, pages
-from tests.house.tree import ROOT, parsed, place, under
+from tests.house.tree import ROOT, functions, parsed, place, under
 
 TARGET = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
-QUOTED = re.compile(r"`((?:gateway|make) [a-z][^`]*)`")
+QUOTED = re.compile(r"`((?:gateway|make|\.venv/bin/pytest) [a-z][^`]*)`")
 OURS = ("helm/", "config/", "deploy/", "requirements/", "docs/")
 BLOCKS = list(blocks())
 
@@ -56,6 +56,14 @@ def test_every_target_of_make_is_there() -> None:
 def test_every_file_of_the_repository_that_a_command_names_is_there() -> None:
     words = {word for block in BLOCKS for command in commands(block.text) for word in command}
     assert [word for word in words if word.startswith(OURS) and not (ROOT / word).exists()] == []
+
+
+def test_every_choice_of_tests_that_a_page_makes_has_some() -> None:
+    chosen = [words for _, words in named("pytest") if "-k" in words]
+    assert chosen
+    for words in chosen:
+        file, wanted = ROOT / words[0], words[words.index("-k") + 1]
+        assert [each.name for each in functions(file) if each.name.startswith("test_") and wanted in each.name], words
 
 
 def test_every_value_that_helm_is_given_is_the_charts() -> None:

@@ -7,9 +7,11 @@ import asyncio
 import pytest
 
 from gateway.core.estimate import TOKENS_PER_SECOND_AT_FIRST
+from gateway.core.request import IncomingRequest
 from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import DONE, content, event, finish, hand_upstream, usage
 from tests.raw_client import http_chat, raw_client
+from tests.unit.web.test_http_connection import TakingClient
 from tests.whole_gateway import KEY, WholeGateway, whole_gateway
 
 CHUNKS = 6
@@ -169,3 +171,27 @@ async def test_a_crowd_that_leaves_leaves_nothing_open() -> None:
 async def _until_in_flight(gateway: WholeGateway, count: int) -> None:
     while f"gateway_requests_in_flight {count}\n" not in await gateway.metrics():
         continue
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 5])
+async def test_a_client_that_leaves_in_the_moment_that_its_request_begins_leaves_nothing_held(ahead: int) -> None:
+    limits = [{"concurrent": 5}, {"requests": 100, "per": "day"}]
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, team={"limits": limits}) as gateway:
+        open_ids = gateway.gateway.store.open_ids
+        connection = gateway.gateway._open[0].listener()
+        connection.connection_made(TakingClient())
+        begun: list[IncomingRequest] = []
+
+        def leave_at_the_last(request: IncomingRequest) -> None:
+            begun.append(request)
+            if len(begun) > ahead:  # Reported before the task of the request has had its first step.
+                asyncio.get_running_loop().call_soon(connection.connection_lost, None)
+
+        gateway.gateway.services.begin_trace = leave_at_the_last
+        connection.data_received(http_chat() * (ahead + 1))
+        ended = [await gateway.ended() for _ in range(ahead + 1)]
+        assert [each.status for each in ended] == [200] * ahead + [499]
+        assert gateway.gateway._data._memory.held_bytes == 0
+        assert not open_ids
+        standing = (await gateway.request("GET", "/v1/limits", headers={"authorization": f"Bearer {KEY}"})).json["data"]
+        assert [limit["held"] for limit in standing] == [0, 0]

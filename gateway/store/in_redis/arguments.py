@@ -11,7 +11,7 @@ arithmetic as in core/buckets.py, without a counter object in between.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -23,6 +23,7 @@ from gateway.core.limits import Limit, Meter, Mode, Per
 from gateway.core.reservation import AdmissionRequest, LimitStatus
 from gateway.store.in_redis.client import ServerClock
 from gateway.store.in_redis.keys import ORGANISATION, StoreKeys, hash_tag, team_tag
+from gateway.store.in_redis.record_lifetimes import SlotRecord
 from gateway.store.in_redis.scripts import ADMIT, bulk, bulk_length, doubles
 
 RATE, QUOTA, LEASES = 0, 1, 2
@@ -89,6 +90,11 @@ class LimitArguments:
             self.kind, self.capacity = RATE, limit.burst
             self.terms = CounterTerms(*pace(limit))
 
+    @property
+    def numbers(self) -> tuple[object, ...]:
+        """All of it but names."""
+        return (self.kind, self.limit.per, self.enforced, self.at_once, self.capacity, self.terms)
+
     def status(self, now_ms: int, spent: int, held: int, terms: CounterTerms) -> LimitStatus:
         """`spent` is in parts of a unit where the limit is a rate, and true at `now_ms`."""
         if self.kind == RATE:
@@ -123,112 +129,64 @@ class CalendarWindows:
 
 
 class WindowArguments:
-    """A batch's keys and numbers from `start_ms` until `end_ms`. `begins` and `resets` are columns: the first
-    millisecond of a quota's window and the first after it, 0 where there is none. `rates` has the limits that are
-    rates."""
+    """The numbers of a batch from `start_ms` until `end_ms`, for all batches of its kind. `begins` and `resets` are
+    columns: the first millisecond of a quota's window and the first after it, 0 where there is none. `rates` has the
+    limits that are rates."""
 
-    __slots__ = ("begins", "end_ms", "keys", "rates", "resets", "start_ms", "terms")
+    __slots__ = (
+        *("_head", "_numbers", "begins", "end_ms", "has_shadow", "places", "rates", "resets", "settled", "start_ms"),
+        "terms",
+    )
 
-    def __init__(self, limits: Sequence[LimitArguments], terms: Sequence[CounterTerms]) -> None:
+    def __init__(self, kind: BatchKind, terms: Sequence[CounterTerms]) -> None:
+        self.places, self.settled, self.has_shadow = kind.places, kind.settled, kind.has_shadow
         self.start_ms, self.end_ms = 0, FOREVER_MS
         self.terms = tuple(terms)
-        kinds = [one.kind for one in limits]
-        for kind, of_window in zip(kinds, terms, strict=True):
-            if kind == QUOTA:
+        kinds = [one.kind for one in kind.limits]
+        for of_limit, of_window in zip(kinds, terms, strict=True):
+            if of_limit == QUOTA:
                 self.start_ms, self.end_ms = max(self.start_ms, of_window.first), min(self.end_ms, of_window.second)
-        self.keys = tuple(map(counter_key, limits, terms))
-        self.rates = tuple([(place, *terms[place]) for place, kind in enumerate(kinds) if kind == RATE])
-        self.begins = [own.first if kind == QUOTA else 0 for kind, own in zip(kinds, terms, strict=True)]
+        self.rates = tuple([(place, *terms[place]) for place, one in enumerate(kinds) if one == RATE])
+        self.begins = [own.first if one == QUOTA else 0 for one, own in zip(kinds, terms, strict=True)]
         self.resets = [
-            own.second if kind == QUOTA and own.second != FOREVER_MS else 0
-            for kind, own in zip(kinds, terms, strict=True)
+            own.second if one == QUOTA and own.second != FOREVER_MS else 0
+            for one, own in zip(kinds, terms, strict=True)
         ]
+        numbers = [LONG_MS, kind.timing.slack_ms, kind.timing.step_ms]
+        for one, own in zip(kind.limits, terms, strict=True):
+            numbers += (one.kind, one.enforced, one.at_once, one.capacity, own.first, own.second)
+        self._head = ADMIT.head(1 + len(kinds), 1)
+        self._numbers = one_by_one(numbers)
 
-
-class WindowCall:
-    """What of the calls of admit.lua for one batch stays the same while one window lasts, as it is sent."""
-
-    __slots__ = ("head", "keys", "numbers", "window")
-
-    def __init__(self, batch: SlotBatch, window: WindowArguments, timing: Timing) -> None:
-        self.window = window
-        numbers = [LONG_MS, timing.slack_ms, timing.step_ms]
-        for one, terms in zip(batch.limits, window.terms, strict=True):
-            numbers += (one.kind, one.enforced, one.at_once, one.capacity, terms.first, terms.second)
-        self.head = ADMIT.head(1 + len(window.keys), 1)
-        self.keys = bulk(*window.keys)
-        self.numbers = one_by_one(numbers)
-
-
-class SlotShare:
-    """Where the charges of a reservation are in one slot: the counters of the batch in this window, and the key of its
-    record, also as the part of a command. `dues` are the places in the batch of what its settlement changes: all, where
-    admission was not asked."""
-
-    __slots__ = ("batch", "dues", "record", "record_part", "window")
-
-    def __init__(self, batch: SlotBatch, window: WindowArguments, record: str, *, is_asked: bool = True) -> None:
-        self.batch = batch
-        self.dues = batch.settled if is_asked else tuple(range(len(batch.places)))
-        self.window = window
-        self.record = record
-        self.record_part = bulk(record)
-
-
-class SlotCall(SlotShare):
-    """The calls of admit.lua for one batch whose requests are in one record, while one window lasts."""
-
-    __slots__ = ("_head", "_numbers", "second")
-
-    def __init__(self, batch: SlotBatch, prepared: WindowCall, second: int) -> None:
-        super().__init__(batch, prepared.window, f"{batch.slot_key}{second}")
-        self.second = second
-        self._head = prepared.head + self.record_part + prepared.keys
-        self._numbers = prepared.numbers
-
-    def command(self, request: AdmissionRequest, most: int, clock: ServerClock) -> bytes:
-        """The call for this request, which wants `most` output, at the time that the batch's server has now."""
-        fixed, per_output, places = request.fixed, request.per_output, self.batch.places
+    def admission(
+        self, keys: bytes, record: SlotRecord, request: AdmissionRequest, most: int, clock: ServerClock
+    ) -> bytes:
+        """The call of admit.lua for a request that wants `most` output, at the time that the batch's server has now;
+        `keys` are those of its counters."""
+        fixed, per_output, places = request.fixed, request.per_output, self.places
         if len(places) != len(fixed):
             fixed, per_output = picked(fixed, places), picked(per_output, places)
         least, numbers = request.least, self._numbers
         if least > most:
             least = most
         own = one_by_one([request.id, clock.now_ms(), request.likely, most, least, request.enough, *fixed, *per_output])
-        return b"".join((self._head, bulk_length(len(numbers) + len(own)), numbers, own, b"\r\n"))
-
-    def raised_rates(self, raises: Sequence[int]) -> list[RatePace]:
-        """The rates of the window, where grants add so much to its limits."""
-        limits = self.batch.limits
-        return [
-            (place, *pace(limits[place].limit.raised(by))) if (by := raises[place]) else (place, flow, scale)
-            for place, flow, scale in self.window.rates
-        ]
+        return b"".join((self._head, record.part, keys, bulk_length(len(numbers) + len(own)), numbers, own, b"\r\n"))
 
 
-class SlotBatch:
-    """The limits of which one call may speak, by their places among those of the request."""
+class BatchKind:
+    """What batches have in common whose limits differ in what they are called alone: as do those of most keys. So
+    there are few, and what requests read of them is in the processor's caches, however many keys are in use.
 
-    __slots__ = (
-        *("_call", "_prepared", "_window", "_windows", "at_once", "has_shadow", "limits", "places", "process"),
-        *("settled", "slot_key", "tag"),
-    )
+    `limits` are those of any of the batches: only what is the same of all of them counts."""
+
+    __slots__ = ("_window", "_windows", "at_once", "has_shadow", "limits", "places", "settled", "timing")
 
     def __init__(
-        self,
-        keys: StoreKeys,
-        process: str,
-        tag: str,
-        places: Sequence[int],
-        limits: Sequence[LimitArguments],
-        windows: CalendarWindows,
+        self, places: Sequence[int], limits: Sequence[LimitArguments], windows: CalendarWindows, timing: Timing
     ) -> None:
-        self.process = process
-        self.tag = tag
-        self.slot_key = keys.records(tag, process)
-        """A key of the slot, by which its server is found: what the keys of this process's records begin with."""
         self.places = tuple(places)
         self.limits = tuple(limits)
+        self.timing = timing
         self.has_shadow = any(not one.enforced for one in limits)
         self.at_once = tuple([place for place, one in enumerate(limits) if one.at_once and one.kind == RATE])
         """The places of the rates that admission uses at once, among the limits of the batch: a usual settlement leaves
@@ -237,31 +195,60 @@ class SlotBatch:
         """All others."""
         self._windows = windows
         self._window: WindowArguments | None = None
-        self._prepared: WindowCall | None = None
-        self._call: SlotCall | None = None
 
     def window_at(self, at_ms: int) -> WindowArguments:
         window = self._window
         if window is None or not window.start_ms <= at_ms < window.end_ms:
-            window = self._window = WindowArguments(
-                self.limits, [self._windows.terms(one, at_ms) for one in self.limits]
-            )
+            window = self._window = self.window_of([at_ms] * len(self.limits))
         return window
 
-    def call_at(self, now_ms: int, at_ms: int, timing: Timing) -> SlotCall:
-        """For a reservation of the time `at_ms`, where the batch's server has the time `now_ms`."""
-        call, second = self._call, at_ms // 1000
-        if call is not None and call.second == second and call.window.start_ms <= now_ms < call.window.end_ms:
-            return call
-        window, prepared = self.window_at(now_ms), self._prepared
-        if prepared is None or prepared.window is not window:
-            prepared = self._prepared = WindowCall(self, window, timing)
-        call = self._call = SlotCall(self, prepared, second)
-        return call
+    def window_of(self, begins: Sequence[int]) -> WindowArguments:
+        """Where the windows of the quotas have these times."""
+        return WindowArguments(self, list(map(self._windows.terms, self.limits, begins)))
 
-    def record(self, at_ms: int) -> str:
-        """The key of the record of a reservation that this process made then."""
+
+class SlotBatch:
+    """The limits of which one call may speak, by their places among those of the request. There is one for each key and
+    model: all except names is in its `kind`. `slot_key` is a key of the slot, by which its server is found: what the
+    keys of this process's records begin with."""
+
+    __slots__ = ("_keys", "_window", "kind", "limits", "slot_key", "tag")
+
+    def __init__(self, tag: str, slot_key: str, kind: BatchKind, limits: Sequence[LimitArguments]) -> None:
+        self.tag = tag
+        self.slot_key = slot_key
+        self.kind = kind
+        self.limits = tuple(limits)
+        self._window: WindowArguments | None = None
+        self._keys = b""
+
+    def keys(self, window: WindowArguments) -> list[str]:
+        """Those of its counters in this window."""
+        return list(map(counter_key, self.limits, window.terms))
+
+    def keys_part(self, window: WindowArguments) -> bytes:
+        """The same as parts of a command."""
+        if self._window is not window:
+            self._window, self._keys = window, bulk(*self.keys(window))
+        return self._keys
+
+    def record_key(self, at_ms: int) -> str:
+        """Of the record of a reservation that this process made then."""
         return f"{self.slot_key}{at_ms // 1000}"
+
+
+class SlotShare(msgspec.Struct, frozen=True, gc=False):
+    """Where the charges of a reservation are in one slot: the counters of the batch in this window, and its record.
+    `dues` are the places in the batch of what its settlement changes: all, where admission was not asked."""
+
+    batch: SlotBatch
+    window: WindowArguments
+    record: SlotRecord
+    dues: tuple[int, ...]
+
+
+KindMaker = Callable[[Sequence[int], Sequence[LimitArguments]], BatchKind]
+"""Gives the kind of a batch with these limits, at these places of the request."""
 
 
 class PreparedTuple(NamedTuple):
@@ -300,11 +287,14 @@ class ScriptArguments:
     `by_slot`: a call may speak of one slot only.
     """
 
-    def __init__(self, keys: StoreKeys, zone: ZoneInfo, process: str, by_slot: bool) -> None:
+    def __init__(self, keys: StoreKeys, zone: ZoneInfo, process: str, timing: Timing, by_slot: bool) -> None:
         self._keys = keys
         self._process = process
+        self._timing = timing
         self._by_slot = by_slot
         self.windows = CalendarWindows(zone)
+        self._slot_keys: dict[str, str] = {}
+        self._kinds: Recent[Hashable, BatchKind] = Recent(_RECENT_SETS)
         self._limits: Recent[int, LimitArguments] = Recent(_RECENT_LIMITS)
         self._sets: Recent[tuple[int, ...], tuple[SlotBatch, ...]] = Recent(_RECENT_SETS)
         self._tuples: Recent[int, PreparedTuple] = Recent(_RECENT_SETS)
@@ -322,27 +312,21 @@ class ScriptArguments:
         identity = tuple(map(id, limits))
         batches = self._sets.get(identity)
         if batches is None:
-            batches = self._split([self._of(limit) for limit in limits])
+            batches = self._split([self._of(limit) for limit in limits], self._shared_kind)
             self._sets.put(identity, batches)
         return batches
 
     def unremembered(self, limits: Sequence[Limit]) -> tuple[SlotBatch, ...]:
         """The same for a report, whose many limits would push out those of the requests."""
-        return self._split([LimitArguments(limit, self._keys) for limit in limits])
+        return self._split([LimitArguments(limit, self._keys) for limit in limits], self._kind)
 
     def empty(self, tag: str) -> SlotBatch:
         """A batch without limits."""
-        return self._batch(tag, (), ())
+        return self._batch(tag, self._shared_kind((), ()), ())
 
     def billing_tag(self, team: str) -> str:
         """The tag of the batch that speaks of a team's ledger."""
         return team_tag(team) if self._by_slot else ORGANISATION
-
-    def window_of(self, batch: SlotBatch, begins: Sequence[int]) -> WindowArguments:
-        """The batch's arguments where the windows of its quotas begin at these times."""
-        return WindowArguments(
-            batch.limits, [self.windows.terms(*each) for each in zip(batch.limits, begins, strict=True)]
-        )
 
     def _of(self, limit: Limit) -> LimitArguments:
         arguments = self._limits.get(id(limit))
@@ -351,28 +335,41 @@ class ScriptArguments:
             self._limits.put(id(limit), arguments)
         return arguments
 
-    def _split(self, limits: Sequence[LimitArguments]) -> tuple[SlotBatch, ...]:
+    def _split(self, limits: Sequence[LimitArguments], kind_of: KindMaker) -> tuple[SlotBatch, ...]:
         if not self._by_slot or not limits:
-            return (self._batch(ORGANISATION, range(len(limits)), limits),)
+            return (self._batch(ORGANISATION, kind_of(range(len(limits)), limits), limits),)
         places: dict[str, list[int]] = {}
         for place, one in enumerate(limits):
             places.setdefault(one.tag, []).append(place)
-        return tuple(
-            [
-                self._batch(tag, at, [limits[place] for place in at])
-                for tag, at in sorted(places.items(), key=lambda item: _SLOT_ORDER[item[0][0]])
-            ]
-        )
+        batches = []
+        for tag, at in sorted(places.items(), key=lambda item: _SLOT_ORDER[item[0][0]]):
+            of_slot = [limits[place] for place in at]
+            batches.append(self._batch(tag, kind_of(at, of_slot), of_slot))
+        return tuple(batches)
 
-    def _batch(self, tag: str, places: Sequence[int], limits: Sequence[LimitArguments]) -> SlotBatch:
-        return SlotBatch(self._keys, self._process, tag, places, limits, self.windows)
+    def _batch(self, tag: str, kind: BatchKind, limits: Sequence[LimitArguments]) -> SlotBatch:
+        slot_key = self._slot_keys.get(tag)
+        if slot_key is None:
+            slot_key = self._slot_keys[tag] = self._keys.records(tag, self._process)
+        return SlotBatch(tag, slot_key, kind, limits)
+
+    def _kind(self, places: Sequence[int], limits: Sequence[LimitArguments]) -> BatchKind:
+        return BatchKind(places, limits, self.windows, self._timing)
+
+    def _shared_kind(self, places: Sequence[int], limits: Sequence[LimitArguments]) -> BatchKind:
+        alike = (tuple(places), *[one.numbers for one in limits])
+        kind = self._kinds.get(alike)
+        if kind is None:
+            kind = self._kind(places, limits)
+            self._kinds.put(alike, kind)
+        return kind
 
 
 def counter_key(arguments: LimitArguments, terms: CounterTerms) -> str:
     return f"{arguments.stem}:{terms.first}" if arguments.kind == QUOTA else arguments.stem
 
 
-def picked(column: Sequence[int], places: Sequence[int]) -> list[int]:
+def picked(column: Sequence[Value], places: Sequence[int]) -> list[Value]:
     """What the column has at these places. Not within the functions that each request calls: they would keep the column
     in a cell for it."""
     return [column[place] for place in places]

@@ -124,17 +124,18 @@ class Reports:
             replies = await asyncio.gather(*[self._read(batch) for batch in batches])
             by_place: dict[int, CounterReading] = {}
             for batch, readings in zip(batches, replies, strict=True):
-                by_place.update(zip(batch.places, readings, strict=True))
+                by_place.update(zip(batch.kind.places, readings, strict=True))
             yield [by_place[place] for place in range(len(chunk))]
 
     async def _read(self, batch: SlotBatch) -> list[CounterReading]:
         """The time and the counters together: again where a window is over by then."""
         clock = self._client.clock_of(batch.slot_key)
         for _ in range(_ATTEMPTS):
-            window = batch.window_at(clock.now_ms())
+            window = batch.kind.window_at(clock.now_ms())
+            keys = batch.keys(window)
             now_ms, values = await asyncio.gather(
                 self._client.time(batch.slot_key),
-                self._client.ask(window.keys[0], ("MGET", *window.keys)),
+                self._client.ask(keys[0], ("MGET", *keys)),
             )
             if window.start_ms <= now_ms < window.end_ms:
                 return [

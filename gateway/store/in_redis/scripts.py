@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha1
 from pathlib import Path
 from struct import Struct
@@ -27,8 +28,10 @@ class LuaScript:
         self.text = text = _with_constants("\n".join(file.read_text(encoding="utf-8") for file in files))
         # Redis names scripts by SHA-1; nothing is proven by it.
         self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self.head = lru_cache(1_024)(self._head)
+        """The same bytes for as many keys and arguments: calls are prepared for thousands of keys of callers."""
 
-    def head(self, keys: int, arguments: int) -> bytes:
+    def _head(self, keys: int, arguments: int) -> bytes:
         """What a call with so many keys and arguments begins with."""
         return b"*%d\r\n%b" % (3 + keys + arguments, bulk("EVALSHA", self.sha, keys))
 

@@ -10,6 +10,7 @@ import msgspec
 from gateway.core.calendar import DAY_MS, day_ms, day_of_ms
 from gateway.core.end_users import OTHER_USERS
 from gateway.core.limits import Scope
+from gateway.core.remembered import remembered
 from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import LedgerEntry, Reservation, Settlement
 from gateway.store.in_redis.admission import Admitted
@@ -31,6 +32,7 @@ from gateway.store.in_redis.client import BegunCall, Router
 from gateway.store.in_redis.keys import StoreKeys, gathered_users
 from gateway.store.in_redis.ledger import LEDGER_MS, BillName, bill_name
 from gateway.store.in_redis.objects import ObjectRows
+from gateway.store.in_redis.record_lifetimes import SlotRecord
 from gateway.store.in_redis.records import record_arguments
 from gateway.store.in_redis.scripts import CLOSE, RENEW, SETTLE, bulk, bulk_length
 from gateway.store.ledger import figures_of, moved_to, weight_of
@@ -45,6 +47,9 @@ _BEGUN, _DONE = "begun", "done"
 _TEAMS_AT_ONCE = 50
 _RECENT_BILLS = 32_768
 """Names of bills whose arguments are kept, in each of two generations."""
+
+_RECENT_ALIKE = 4_096
+"""Parts of settlements that are the same for many bills, and are kept once."""
 
 _OF_A_THRESHOLD = 4
 """Numbers, as settle.lua takes them."""
@@ -84,9 +89,11 @@ _NOTHING_MORE = SettledInSlot()
 
 class SettlementArguments:
     """What is the same in all settlements of one batch and window whose bills have one name: the bytes around the
-    record's key, the id and the numbers. `recorded_of` is the team of which a record is kept, if any is."""
+    record's key, the id and the numbers. `recorded_of` is the team of which a record is kept, if any is. There is one
+    for each key and model in use, so `alike` gives the same object for equal bytes: `_head`, `_bill` and `_always` are
+    mostly those of others, too."""
 
-    __slots__ = ("_always", "_head", "_keys", "_names", "for_user")
+    __slots__ = ("_always", "_bill", "_head", "_keys", "_names", "for_user")
 
     def __init__(
         self,
@@ -97,8 +104,10 @@ class SettlementArguments:
         bill: BillName | None,
         recorded_of: str | None,
         journal: str | None,
+        alike: Callable[[bytes], bytes],
     ) -> None:
         batch, window, dues = share.batch, share.window, share.dues
+        counters = batch.keys(window)
         bill_keys, names = ((), ()) if bill is None else (bill.keys(keys), bill.fields())
         self.for_user = bill is not None and bill.for_user
         is_recorded = int(recorded_of is not None)
@@ -111,18 +120,19 @@ class SettlementArguments:
             always += (place + 1, one.kind, one.at_once, terms.first, terms.second)
         outbox = (keys.notifications(batch.tag), *thresholds.gathered) if thresholds.numbers else ()
         record_keys = () if recorded_of is None else keys.request_records(recorded_of)
-        known_keys = (*bill_keys, *[window.keys[place] for place in dues], *outbox, *record_keys)
+        known_keys = (*picked(counters, dues), *outbox, *record_keys)
         if journal is not None:
             known_keys += (journal,)
-        self._head = SETTLE.head(1 + len(known_keys), 2 + len(names) + self.for_user + 4 * is_recorded)
+        self._head = SETTLE.head(1 + len(bill_keys) + len(known_keys), 2 + len(names) + self.for_user + 4 * is_recorded)
+        self._bill = alike(bulk(*bill_keys))
         self._keys = bulk(*known_keys)
-        self._always = one_by_one(always + thresholds.numbers)
+        self._always = alike(one_by_one(always + thresholds.numbers))
         self._names = bulk(*names)
 
     def command(self, record_part: bytes, name: str, user: str, numbers: Sequence[float]) -> bytes:
         called, always, own = name.encode(), self._always, one_by_one(numbers)
         pieces = (
-            self._head, record_part, self._keys, bulk_length(len(called)), called, b"\r\n",
+            self._head, record_part, self._bill, self._keys, bulk_length(len(called)), called, b"\r\n",
             bulk_length(len(always) + len(own)), always, own, b"\r\n", self._names,
         )  # fmt: skip
         command = b"".join(pieces)
@@ -174,6 +184,7 @@ class Settlements:
         self._teams: set[str] = set()
         """Those that are in the set of teams, as far as is known."""
         self._prepared: Recent[Hashable, SettlementArguments] = Recent(_RECENT_BILLS)
+        self._alike: Callable[[bytes], bytes] = remembered(_RECENT_ALIKE)(bytes)
 
     def begin(
         self,
@@ -199,7 +210,7 @@ class Settlements:
             command = self._command(settlement, entry, kept, share, position)
         except Exception:  # noqa: BLE001 # Whatever it is, `settle` comes to it as well.
             return False
-        return self._client.begin(SETTLE, share.record, command, then)
+        return self._client.begin(SETTLE, share.record.key, command, then)
 
     def has_settled(self, call: BegunCall) -> bool:
         """Whether its reply says no more than that, as nearly every one does."""
@@ -228,7 +239,7 @@ class Settlements:
             shares = admitted.shares
         if shares is None:
             shares = self._shares_of(settlement, position)
-        shares = [share for share in shares if share.batch.places]
+        shares = [share for share in shares if share.batch.limits]
         if billing and all(share.batch.tag != billing for share in shares):
             shares.append(self._share_of(self._arguments.empty(billing), settlement, position))
         more = SettledInSlot(entry, kept)
@@ -248,16 +259,17 @@ class Settlements:
 
     def _share_of(self, batch: SlotBatch, settlement: Settlement, position: JournalPosition) -> SlotShare:
         """Of a reservation of which only the settlement is known."""
-        window, begins = batch.window_at(settlement.at_ms), settlement.holds.windows_ms
-        if len(batch.places) != len(begins):
-            begins = [begins[place] for place in batch.places]
+        kind, begins = batch.kind, settlement.holds.windows_ms
+        window = kind.window_at(settlement.at_ms)
+        if len(kind.places) != len(begins):
+            begins = picked(begins, kind.places)
         if begins != window.begins:
-            window = self._arguments.window_of(batch, begins)
-        record = self._keys.record(batch.tag, position.process, settlement.at_ms)
+            window = kind.window_of(begins)
+        record = SlotRecord(self._keys.record(batch.tag, position.process, settlement.at_ms))
         # What admission has used at once of a rate stays as it is, unless admission was not asked.
         held, charged = settlement.holds.amounts, settlement.actual
-        is_asked = all(charged[batch.places[place]] <= held[batch.places[place]] for place in batch.at_once)
-        return SlotShare(batch, window, record, is_asked=is_asked)
+        is_asked = all(charged[kind.places[place]] <= held[kind.places[place]] for place in kind.at_once)
+        return SlotShare(batch, window, record, kind.settled if is_asked else tuple(range(len(kind.places))))
 
     async def _settle_slot(
         self,
@@ -272,7 +284,7 @@ class Settlements:
                 outcome, _, *told = begun.numbers
             else:
                 command = self._command(settlement, more.entry, more.kept, share, position)
-                outcome, _, *told = await self._client.run(SETTLE, share.record, command, begun)
+                outcome, _, *told = await self._client.run(SETTLE, share.record.key, command, begun)
             if outcome != _DAY_IS_CLOSED or more.entry is None:
                 if told:
                     self._crossed(share.batch.tag, told[0], told[1])
@@ -290,7 +302,7 @@ class Settlements:
         share: SlotShare,
         position: JournalPosition,
     ) -> bytes:
-        holds, places = settlement.holds, share.batch.places
+        holds, places = settlement.holds, share.window.places
         held, charged = holds.amounts, settlement.charged if holds.capped else settlement.actual
         if len(places) != len(held):
             held, charged = picked(held, places), picked(charged, places)
@@ -299,20 +311,20 @@ class Settlements:
         figures: Sequence[int]
         if entry is None:
             figures, weight, user = (), 0.0, ""
-            which = (share.window, recorded_of, share.dues)
+            which = (share.batch, share.window, recorded_of, share.dues)
         else:
             figures, user = figures_of(entry), entry.user
             weight = weight_of(entry) if user else 0.0
             # What a bill's name is made of, without making it.
             which = (
-                share.window, recorded_of, share.dues, entry.day, entry.team, entry.key, entry.model, entry.upstream,
-                entry.cost_center, entry.late, user != "",
+                share.batch, share.window, recorded_of, share.dues, entry.day, entry.team, entry.key, entry.model,
+                entry.upstream, entry.cost_center, entry.late, user != "",
             )  # fmt: skip
         prepared = self._prepared.get(which) if not position.place else None
         if prepared is None:
             prepared = self._prepare(which, share, entry, recorded_of, position)
         numbers = [position.place, weight, len(figures), *figures, len(held), *held, *charged]
-        command = prepared.command(share.record_part, settlement.id, user, numbers)
+        command = prepared.command(share.record.part, settlement.id, user, numbers)
         return command if kept is None else command + record_arguments(kept)
 
     def _prepare(
@@ -325,7 +337,9 @@ class Settlements:
     ) -> SettlementArguments:
         bill = None if entry is None else bill_name(entry)
         journal = self._keys.journal(share.batch.tag, position.process) if position.place else None
-        prepared = SettlementArguments(self._keys, self._timing, self._users_max, share, bill, recorded_of, journal)
+        prepared = SettlementArguments(
+            self._keys, self._timing, self._users_max, share, bill, recorded_of, journal, self._alike
+        )
         if journal is None:
             self._prepared.put(which, prepared)
         return prepared
@@ -426,11 +440,11 @@ class Renewals:
         numbers = [self._timing.step_ms]
         for slot in held:
             holding: list[int] = []
-            for place, one in zip(slot.batch.places, slot.batch.limits, strict=True):
+            for place, one in zip(slot.batch.kind.places, slot.batch.limits, strict=True):
                 hold = slot.reservation.holds[place]
                 if not one.at_once:
                     key = counter_key(one, self._arguments.windows.terms(one, hold.window_ms))
                     holding += (key_numbers.setdefault(key, len(key_numbers) + 1), one.kind, hold.amount)
-            record = key_numbers.setdefault(slot.batch.record(slot.reservation.at_ms), len(key_numbers) + 1)
+            record = key_numbers.setdefault(slot.batch.record_key(slot.reservation.at_ms), len(key_numbers) + 1)
             numbers += (record, len(holding) // 3, *holding)
         return ScriptCall(list(key_numbers), (LONG_MS, packed(numbers), *[slot.reservation.id for slot in held]))

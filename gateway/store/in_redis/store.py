@@ -34,7 +34,7 @@ from gateway.store.contract import (
     UsageRow,
     settled,
 )
-from gateway.store.in_redis.admission import Admissions, Admitted, RecordLifetimes, SlotReply
+from gateway.store.in_redis.admission import Admissions, Admitted, SlotReply
 from gateway.store.in_redis.arguments import LONG_MS, ScriptArguments, Timing
 from gateway.store.in_redis.client import BegunCall, Observer, Router
 from gateway.store.in_redis.discovery import servers_of
@@ -45,6 +45,7 @@ from gateway.store.in_redis.losses import RedisLosses
 from gateway.store.in_redis.notifications import RedisNotificationOutbox
 from gateway.store.in_redis.objects import ObjectRows
 from gateway.store.in_redis.process_calls import ProcessChannel
+from gateway.store.in_redis.record_lifetimes import RecordLifetimes
 from gateway.store.in_redis.records import RecordRows
 from gateway.store.in_redis.remembered_refusals import RememberedRefusals
 from gateway.store.in_redis.reports import Reports
@@ -101,7 +102,7 @@ class RedisStore:
         self._teams = keys.teams()
         self._journal_key = keys.journal_key()
         timing = Timing(slack_ms=round(options.timeout_s * 1000), step_ms=options.hold_ttl_ms // HOLD_STEPS)
-        arguments = ScriptArguments(keys, zone, options.process, self._servers.by_slot)
+        arguments = ScriptArguments(keys, zone, options.process, timing, self._servers.by_slot)
         uncertain = UncertainCalls(self._tasks, options.timeout_s)
         self._open: dict[str, Admitted] = {}
         self._admissions = Admissions(
@@ -162,7 +163,7 @@ class RedisStore:
 
     def _replied(self, settlement: Settlement, admitted: Admitted, then: SettlementEnd, call: BegunCall) -> None:
         if self._settlements.has_settled(call):
-            self._records.end(admitted.reservation.at_ms)
+            admitted.second.settled += 1
             then(None)
         else:
             then(self._settle(settlement, admitted, call))
@@ -175,7 +176,7 @@ class RedisStore:
                 self._in_doubt[settlement.id] = admitted
             raise
         if admitted is not None:
-            self._records.end(admitted.reservation.at_ms)
+            admitted.second.settled += 1
 
     async def replay(self, process: str, place: int, settlement: Settlement) -> None:
         """Settle what is at this place of a process's journal, once, however often it is replayed. The
@@ -184,7 +185,7 @@ class RedisStore:
         # Its record stays for as long as its own place is still to come.
         admitted = self._in_doubt.pop(settlement.id, None) if place else None
         if admitted is not None:
-            self._records.end(admitted.reservation.at_ms)
+            admitted.second.settled += 1
 
     async def journal_key(self, proposal: bytes) -> bytes:
         """The key that signs journals: the proposal, where there was none yet."""
@@ -257,19 +258,20 @@ class RedisStore:
         """A second after the other; one that fails is done with the next renewal."""
         now_ms = self.now_ms()
         while self._in_doubt:
-            oldest = next(iter(self._in_doubt.values())).reservation
-            if now_ms < oldest.at_ms + LONG_MS:
+            name, oldest = next(iter(self._in_doubt.items()))
+            if now_ms < oldest.reservation.at_ms + LONG_MS:
                 break
-            del self._in_doubt[oldest.id]
-            self._records.end(oldest.at_ms)
-        for second, records in self._records.settled(now_ms).items():
-            await self._renewals.shorten_records(records)
+            del self._in_doubt[name]
+            oldest.second.settled += 1
+        for second in self._records.settled(now_ms):
+            if second.made:
+                await self._renewals.shorten_records(second.record_keys)
             self._records.forget(second)
 
     async def _other_counters(self, request: AdmissionRequest, reply: SlotReply) -> Sequence[Counter | None]:
         """Those of the slots that did not refuse, as they are now; None where they are not to be had."""
         limits = request.limits
-        if len(reply.call.batch.places) == len(limits):
+        if len(reply.share.window.places) == len(limits):
             return [None] * len(limits)
         try:
             return await self._reports.counters(limits)

@@ -14,12 +14,13 @@ from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Ref
 from gateway.core.store_url import read_store_url
 from gateway.runtime.name_lookup import NameLookups
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.store.in_redis.admission import Admissions, RecordLifetimes, SlotReply
+from gateway.store.in_redis.admission import Admissions, SlotReply
 from gateway.store.in_redis.arguments import ScriptArguments, Timing, one_by_one
 from gateway.store.in_redis.client import Router, ServerClock
 from gateway.store.in_redis.connection import Command, CommandMaker, ConnectionDown, ErrorReply, RedisConnection
 from gateway.store.in_redis.discovery import RedisConnector
 from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.in_redis.record_lifetimes import RecordLifetimes
 from gateway.store.in_redis.scripts import ADMIT, LuaScript, whole_numbers
 from gateway.store.in_redis.uncertain_calls import UncertainCalls
 from tests.contract.store.keepers import PATIENCE_S, STEP_MS, UTC
@@ -111,8 +112,8 @@ class HastyCalls(UncertainCalls):
 
 def admissions_over(nodes: FakeNodes, tasks: BackgroundTasks, slack_ms: int = 250) -> Admissions:
     router, keys = Router(nodes, _unobserved), StoreKeys("gw")
-    arguments = ScriptArguments(keys, UTC, "one", by_slot=True)
     timing = Timing(slack_ms=slack_ms, step_ms=STEP_MS)
+    arguments = ScriptArguments(keys, UTC, "one", timing, by_slot=True)
     uncertain = HastyCalls(tasks, 0.001)
     return Admissions(
         router, arguments, timing, uncertain, RecordLifetimes(), keys.teams(), admitted={}, refusal=_refusal
@@ -121,7 +122,7 @@ def admissions_over(nodes: FakeNodes, tasks: BackgroundTasks, slack_ms: int = 25
 
 async def _refusal(request: AdmissionRequest, reply: SlotReply) -> Refusal:
     """Of the limit that refuses no more than its name is true."""
-    limit = reply.call.batch.limits[0].limit
+    limit = reply.share.batch.limits[0].limit
     return Refusal(LimitStatus(limit, 0, 0, 0, 0), 0, RefusalReason.SPENT, 0, reply.now_ms)
 
 

@@ -207,7 +207,9 @@ async def test_a_settlement_writes_of_counters_only_what_it_changes(redis: Redis
 async def test_a_counter_takes_no_more_memory_than_its_numbers_need(redis: RedisServer, store: RedisStore) -> None:
     await store.settle(truth(await admitted(store, ask(*LIMITS)), 7))
     with contextlib.closing(redis.client()) as client:
-        for key in list(client.scan_iter("*:c:*")):
+        keys = list(client.scan_iter("*:c:*"))
+        assert len(keys) == len(LIMITS)
+        for key in keys:
             copy = key.replace(b"gw", b"as")
             client.set(copy, client.get(key))
             assert client.memory_usage(key) <= client.memory_usage(copy), key

@@ -6,7 +6,6 @@ import base64
 import json
 import random
 import struct
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +14,9 @@ from gateway.core.usage_report import read_usage
 from gateway.demo import DemoUpstream
 from gateway.demo.response import DEMO_APIS, DemoCall, DemoResponse, Responder
 from gateway.demo.script import DemoScript
+from tests.recorded.recordings import Recording, recordings
 from tests.unit.demo.asking import answer, head_and_body, request, unchunked
 
-RECORDINGS = Path(__file__).parents[4] / "shared" / "sse"
 TEXT = "Hello there, model"
 
 
@@ -272,10 +271,9 @@ async def test_a_recorded_stream_is_replayed_to_the_byte_and_counted_as_told(pie
         assert (reported.prompt, reported.completion) == (7, 1)
 
 
-@pytest.mark.skipif(not RECORDINGS.is_dir(), reason="needs the recorded streams of ../shared/sse")
-def test_every_recording_can_be_replayed_in_random_pieces() -> None:
-    for path in sorted(RECORDINGS.rglob("*.sse")):
-        script = DemoScript(body=path.read_bytes().decode(), pieces="random")
-        pieces = list(reply("/v1/chat/completions", script, stream=True).pieces)
-        chunks, _ = unchunked(head_and_body(b"".join(piece.data for piece in pieces))[1])
-        assert b"".join(chunks) == path.read_bytes(), path.name
+@pytest.mark.parametrize("recording", [each for each in recordings() if each.is_stream], ids=lambda each: each.name)
+def test_every_recording_can_be_replayed_in_random_pieces(recording: Recording) -> None:
+    script = DemoScript(body=recording.body.decode(), pieces="random")
+    pieces = list(reply("/v1/chat/completions", script, stream=True).pieces)
+    chunks, _ = unchunked(head_and_body(b"".join(piece.data for piece in pieces))[1])
+    assert b"".join(chunks) == recording.body

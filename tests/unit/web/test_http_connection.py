@@ -303,7 +303,7 @@ async def test_a_client_that_leaves_before_its_turn_is_not_served(has_ended: boo
     begun: list[ClientRequest] = []
 
     async def work() -> None:
-        raise AssertionError("it would be cancelled before it begins")
+        raise AssertionError("nobody waits for it")
 
     def begin(request: ClientRequest) -> Work:
         begun.append(request)
@@ -368,17 +368,31 @@ async def test_a_defect_behind_the_beginning_of_an_answer_ends_the_connection_wi
     assert (handled.client.read.count(b"HTTP/1.1"), handled.client.is_closed) == (1, True)
 
 
-async def test_a_client_that_leaves_before_its_request_begins_leaves_nothing_behind() -> None:
-    begun = []
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+async def test_the_work_for_a_client_that_leaves_at_once_begins_and_is_ended(ahead: int) -> None:
+    """The handler may hold something already, which only its work gives back."""
+    held: list[ClientRequest] = []
+    has_gone_on = asyncio.Event()
+
+    def handle(request: ClientRequest) -> Work:
+        held.append(request)
+        return partial(work, request)
 
     async def work(request: ClientRequest) -> None:
-        begun.append(request)
+        try:
+            if len(held) > ahead:
+                await has_gone_on.wait()
+            _answer_at_once(request)
+        finally:
+            held[held.index(request)] = None  # type: ignore[call-overload]
 
-    handled = _Handled(lambda request: partial(work, request))
-    handled.connection.data_received(LATER)
+    handled = _Handled(handle)
+    handled.connection.data_received(LATER * (ahead + 1))
+    while len(held) <= ahead:
+        await asyncio.sleep(0)
     handled.connection.connection_lost(None)
     await settled()
-    assert begun == []
+    assert held == [None] * (ahead + 1)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
