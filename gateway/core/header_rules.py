@@ -79,7 +79,7 @@ class HeaderRule:
         return bool(self._find_passing_name(name))
 
     def passing(self, names: tuple[str, ...]) -> PassingHeaders:
-        """What passes of a head with these names, of which each stands for a line."""
+        """What passes of a head with these names, each of which is one line."""
         found = [self._find_passing_name(name) for name in names]
         return PassingHeaders(tuple([bool(each) for each in found]), tuple([each for each in found if each]))
 
