@@ -35,7 +35,7 @@ LOADS = {"plain": PLAIN, "refused": REFUSED, "unknown-key": UNKNOWN}
 
 STAGES = {
     "the listener: aiohttp": "aiohttp/ multidict/ yarl/",
-    "the listener: ours": "gateway/web/ gateway/core/url_paths gateway/core/response",
+    "the listener: ours": "gateway/web/ gateway/core/url_paths gateway/core/head_outline gateway/core/response",
     "pipeline": "gateway/pipeline gateway/runtime/ gateway/core/exchange asyncio/",
     "authenticate": "gateway/stages/authenticate gateway/identity/",
     "parse": """

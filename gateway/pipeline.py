@@ -179,7 +179,8 @@ class Pipeline:
         KeyMissing, KeyUnknown, KeyExpired; the search IssuerUnavailable, StoreUnavailable, too."""
         services, request = self.services, exchange.request
         try:
-            key = sent_key(request.headers, key_in_query(request) if request.query else "")
+            query_key = key_in_query(request) if request.query else ""
+            key = sent_key(request.headers, request.head.keys, query_key)
         except KeyUnknown:
             exchange.refused_key = key_id_of(key_digest(credentials_in(request.headers)))
             raise

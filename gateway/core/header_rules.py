@@ -45,12 +45,16 @@ class HeaderLines(msgspec.Struct, frozen=True, gc=False):
         return list(zip(self.names, self.values, strict=True))
 
 
-class _Selection(msgspec.Struct, frozen=True):
+class PassingHeaders(msgspec.Struct, frozen=True):
     """What passes of a head with certain names: `picks` says it of each of these, `names` are those that do, in lower
     case."""
 
     picks: tuple[bool, ...]
     names: tuple[str, ...]
+
+    def of(self, headers: Mapping[str, str]) -> HeaderLines:
+        """The lines of headers with these names that pass."""
+        return HeaderLines(self.names, tuple(compress(headers.values(), self.picks)))
 
 
 class HeaderRule:
@@ -69,24 +73,20 @@ class HeaderRule:
         self._prefixes = prefixes
         self._kept_endings = kept_endings
         self._kept_prefixes = kept_prefixes
-        self._selection = remembered(_REMEMBERED_NAMES)(self._find_selection)
         self._passing_names = remembered(_REMEMBERED_NAMES)(self._find_passing_names)
 
     def admits(self, name: str) -> bool:
         return bool(self._find_passing_name(name))
 
-    def passed(self, headers: Mapping[str, str]) -> HeaderLines:
-        """The lines that pass, names in lower case."""
-        names = tuple(headers)
-        if len(names) != len(headers):
-            names = tuple([name for name, _ in headers.items()])  # multidict gives a repeated name once.
-        selection = self._selection(names) if len(names) <= REMEMBERED_LINES else self._find_selection(names)
-        return HeaderLines(selection.names, tuple(compress(headers.values(), selection.picks)))
+    def passing(self, names: tuple[str, ...]) -> PassingHeaders:
+        """What passes of a head with these names, each of which is one line."""
+        found = [self._find_passing_name(name) for name in names]
+        return PassingHeaders(tuple([bool(each) for each in found]), tuple([each for each in found if each]))
 
     def passed_once(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
-        """The same of headers with names in lower case, each of which is there once: of a repeated one, the values have
-        line feeds between them. Which of them pass is remembered for all names together: a server sends the same ones
-        with each answer, and only few of them pass."""
+        """The lines that pass of headers with names in lower case, each of which is there once: of a repeated one, the
+        values have line feeds between them. Which of them pass is remembered for all names together: a server sends the
+        same ones with each answer, and only few of them pass."""
         passed: list[tuple[str, str]] = []
         for name in self._passing_names(tuple(headers)):
             value = headers[name]
@@ -95,10 +95,6 @@ class HeaderRule:
             else:
                 passed.append((name, value))
         return passed
-
-    def _find_selection(self, names: tuple[str, ...]) -> _Selection:
-        found = [self._find_passing_name(name) for name in names]
-        return _Selection(tuple([bool(each) for each in found]), tuple([each for each in found if each]))
 
     def _find_passing_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple([name for name in names if self._find_passing_name(name)])
@@ -216,13 +212,6 @@ def pass_header_fault(name: str) -> str:
     if name in _PROXY_NAMES or name.startswith(_PROXY_PREFIXES):
         return "says how the request came to the gateway, which no upstream may see"
     return ""
-
-
-def may_name_session(headers: Mapping[str, str]) -> bool:
-    """Whether one of `SESSION_HEADERS` may be there. Asked before they are looked up one by one, which takes several
-    times as long, and most requests have none."""
-    names = "".join(headers).lower()
-    return "session" in names or "thread-id" in names
 
 
 def first_of(names: tuple[str, ...], headers: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.core.consultations import Consultation
 from gateway.core.endpoints import Endpoint
+from gateway.core.head_outline import HeadOutline
 from gateway.core.input_size import InputSize
 from gateway.core.json_spans import JsonSpans
 from gateway.core.pricing import NO_PRICES, Price
@@ -92,6 +93,8 @@ class IncomingRequest(msgspec.Struct, frozen=True):
     request_id: str
     endpoint: Endpoint
     headers: RequestHeaders
+    head: HeadOutline
+    """What the names of `headers` say about them."""
     body: Body
     at: float
     method: str = "POST"

@@ -4,18 +4,16 @@ other, the directory of stored keys asks the store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
 from gateway.core.clock import Clock
 from gateway.core.errors import KeyExpired, KeyMissing, KeyUnknown
+from gateway.core.head_outline import KEY_HEADERS
 from gateway.core.networks import is_in
 from gateway.core.request import IncomingRequest, RequestHeaders
 from gateway.core.snapshot import Caller
 from gateway.identity.contract import CallerDirectory
-
-_CREDENTIALS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
-"""Where OpenAI's clients send a bearer, and Anthropic's, Azure's and Google's a key."""
 
 _BEARER = "Bearer "
 """As nearly all clients write it."""
@@ -67,14 +65,12 @@ def key_digest(key: str) -> str:
     return digest.hexdigest()
 
 
-def sent_key(headers: RequestHeaders, query_key: str = "") -> str:
-    """The one key or token that the request carries, however often. Two that differ are refused: a proxy in front of
-    the gateway may look at the other one, and log or limit another caller. Raises KeyMissing, KeyUnknown."""
+def sent_key(headers: RequestHeaders, names: Iterable[str], query_key: str = "") -> str:
+    """The one key or token that the request carries, however often; `names` are those of `KEY_HEADERS` that it has. Two
+    that differ are refused: a proxy in front of the gateway may look at the other one, and log or limit another caller.
+    Raises KeyMissing, KeyUnknown."""
     found = query_key
-    for name in _CREDENTIALS:
-        # Programs send a dozen headers: to look for each of these takes less than to look at all of those.
-        if name not in headers:
-            continue
+    for name in names:
         for value in headers.getall(name):
             key = _bearer(value) if name == "authorization" else value
             if not key:
@@ -89,7 +85,7 @@ def sent_key(headers: RequestHeaders, query_key: str = "") -> str:
 
 def credentials_in(headers: Mapping[str, str]) -> str:
     """All lines that `sent_key` reads, for what the log says of those that it refuses."""
-    return "\n".join(value for name, value in headers.items() if name.lower() in _CREDENTIALS)
+    return "\n".join(value for name, value in headers.items() if name.lower() in KEY_HEADERS)
 
 
 def _bearer(authorization: str) -> str:

@@ -69,9 +69,6 @@ _EVENTS, _JSON, _OTHER = BodyKind
 _PROVIDER, _CREDENTIALS = Fault.PROVIDER, Fault.CREDENTIALS
 _SUCCEEDED, _NEUTRAL = Outcome.SUCCEEDED, Outcome.NEUTRAL
 
-# A method of what is imported is bound again by each call, in Python 3.11.
-_passed_to_upstream = TO_UPSTREAM.passed
-
 _WORTH_ANOTHER_TARGET = (UpstreamUnreachable, UpstreamBusy, UpstreamTimedOut, UpstreamBroke)
 
 _OWN_HEADERS = ("content-type", "x-request-id")
@@ -358,7 +355,7 @@ def _asking_usage(options: bytes | None) -> bytes:
 def _headers(exchange: Exchange, parsed: ParsedRequest) -> HeaderLines:
     """What every target gets; `content-type` and `x-request-id` are the gateway's to say."""
     request = exchange.request
-    passed = _passed_to_upstream(request.headers)
+    passed = request.head.to_upstream.of(request.headers)
     if exchange.trace is not None:
         replaced = exchange.trace.replaced_headers
         passed = HeaderLines.of([line for line in passed.lines() if line[0] not in replaced])

@@ -22,6 +22,7 @@ import msgspec
 
 from gateway.core.errors import Failure, FieldInvalid, InternalError, KeyExpired, KeyUnknown, LimitRefusal, ModelUnknown
 from gateway.core.exchange import Exchange
+from gateway.core.head_outline import TRACE_HEADER
 from gateway.core.header_rules import (
     AGENT_HEADERS,
     SESSION_HEADERS,
@@ -29,7 +30,6 @@ from gateway.core.header_rules import (
     TURN_METADATA_HEADER,
     UPSTREAM_ID_HEADERS,
     first_of,
-    may_name_session,
 )
 from gateway.core.limit_status import WrittenRefusal
 from gateway.core.remembered import remembered
@@ -306,12 +306,11 @@ def _members(fields: msgspec.Struct) -> bytes:
 
 def _conversation_of(request: IncomingRequest, trace: RequestTrace | None) -> bytes:
     """The members that say what the client calls the request a part of."""
-    headers = request.headers
-    names_session, parent = may_name_session(headers), headers.get("traceparent")
-    if parent is None and trace is None and not names_session:
+    headers, head = request.headers, request.head
+    if trace is None and not head.names_session and not head.names_trace:
         return b""
     fields = _ConversationFields()
-    if names_session and (session := first_of(SESSION_HEADERS, headers)):
+    if head.names_session and (session := first_of(SESSION_HEADERS, headers)):
         fields.session = shortened(session)
         # What names its agent or its turn names its session, too.
         if helper := first_of(AGENT_HEADERS, headers):
@@ -320,7 +319,7 @@ def _conversation_of(request: IncomingRequest, trace: RequestTrace | None) -> by
             fields.turn = shortened(turn)
     if trace is not None:
         fields.trace_id = trace.trace_id
-    elif parent and (named := _TRACE_ID.match(parent)):
+    elif head.names_trace and (named := _TRACE_ID.match(headers[TRACE_HEADER])):
         fields.trace_id = named[1]
     return _members(fields)
 

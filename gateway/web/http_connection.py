@@ -13,8 +13,7 @@ shares its connections, that would be another client's request. So a connection 
 that body's end is seen to have no trailers. It is not kept if the next request came right behind the chunks, nor
 after a request for another protocol, whose rest the parser reads where it cannot be watched.
 
-A client that reads nothing of what was written for it is disconnected after a while, whether its answer is complete or
-not.
+A client that is behind with reading what was written for it is watched (web/slow_client.py).
 """
 
 from __future__ import annotations
@@ -42,6 +41,7 @@ from gateway.web.errors import error_body, error_fields
 from gateway.web.ignored_upgrades import bytes_left
 from gateway.web.last_answers import HEAD_TOO_LARGE, TURNED_AWAY
 from gateway.web.response_head import response_head
+from gateway.web.slow_client import SlowClient
 
 _NO_MESSAGES: deque[Any] = deque(maxlen=0)
 """aiohttp's own queue of requests, which is not used. Each empty one would take 700 bytes."""
@@ -91,8 +91,8 @@ class HttpConnection(web.RequestHandler):
     """The client's address; empty where it has none, as with a Unix socket."""
     _socket: asyncio.Transport | None = None
     """The transport until it is closed: aiohttp forgets it before all that was written is sent."""
-    _stall_timer: asyncio.TimerHandle | None = None
-    _unsent = 0
+    _slow_client: SlowClient | None = None
+    """While the client is behind with reading."""
     _served: ClientRequest | None = None
     _chunked_content: StreamReader | None = None
     """The chunked body, of the request that is served, that is coming."""
@@ -174,7 +174,7 @@ class HttpConnection(web.RequestHandler):
         self._cancel_later()
         self.turn.take(self)  # aiohttp closes the transport once more, before which that would be written.
         self._socket = None
-        self._stop_stall_timer()
+        self._watch_no_more()
         if self._expires_at is not None:
             self._timers.discard(self, self._expires_at)
             self._expires_at = None
@@ -450,7 +450,7 @@ class HttpConnection(web.RequestHandler):
         """Serve nothing more; what was written still goes out."""
         self.write_held()
         super().force_close()
-        self._expect_progress()
+        self._watch_client()
 
     def turn_away(self) -> None:
         """Refuse the client before it has sent anything."""
@@ -474,36 +474,25 @@ class HttpConnection(web.RequestHandler):
         super().pause_writing()
         if self.pause is not None:
             self.pause()
-        self._expect_progress()
+        self._watch_client()
 
     def resume_writing(self) -> None:
         self.congested = False
         super().resume_writing()
         if self._socket is not None and not self._socket.is_closing():
-            self._stop_stall_timer()
+            self._watch_no_more()
         if self.resume is not None:
             self.resume()
 
-    def _expect_progress(self) -> None:
-        """Disconnect the client unless it takes some of what is written, again and again."""
-        if self._socket is not None and self._stall_timer is None:
-            self._unsent = self._socket.get_write_buffer_size()
-            self._stall_timer = self._loop.call_later(self._stalled_s, self._check_progress)
+    def _watch_client(self) -> None:
+        """Watch whether the client reads."""
+        if self._socket is not None and self._slow_client is None:
+            self._slow_client = SlowClient(self._socket, self._stalled_s)
 
-    def _check_progress(self) -> None:
-        self._stall_timer = None
-        if self._socket is None:
-            return
-        # While the client is behind, its source is paused and nothing is added.
-        if self._socket.get_write_buffer_size() >= self._unsent:
-            self._socket.abort()
-        else:
-            self._expect_progress()
-
-    def _stop_stall_timer(self) -> None:
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
+    def _watch_no_more(self) -> None:
+        if self._slow_client is not None:
+            self._slow_client.end()
+            self._slow_client = None
 
 
 def _fault_in(error: HttpProcessingError) -> str:

@@ -31,6 +31,7 @@ from gateway.core.endpoints import (
     Endpoint,
 )
 from gateway.core.errors import FieldInvalid, KeyMissing, KeyUnknown, ModelUnknown
+from gateway.core.head_outline import outline_of_head
 from gateway.core.limit_status import limit_status_object
 from gateway.core.limits import Limit
 from gateway.core.parameters import refuse_unknown
@@ -175,7 +176,7 @@ async def _session_of(asked: PageRequest) -> BrowserSession | None:
 
 
 async def _sign_in(asked: PageRequest) -> Shown:
-    digest = key_digest(sent_key(asked.headers))
+    digest = key_digest(sent_key(asked.headers, outline_of_head(asked.headers).keys))
     if not digest.startswith(asked.caller.key_id):
         raise KeyUnknown("Sign in with a key: a token is not kept.", why="token")
     assert asked.sessions is not None, "the listener has them"

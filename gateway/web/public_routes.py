@@ -17,6 +17,7 @@ from multidict import istr
 from gateway.core.endpoints import ENDPOINTS, FORWARDED, OBJECT_ENDPOINTS, UNKNOWN, Dialect, Endpoint
 from gateway.core.errors import GatewayError, MethodNotAllowed, ShuttingDown, UpgradeRequired
 from gateway.core.exchange import Exchange
+from gateway.core.head_outline import outline_of_head
 from gateway.core.remembered import remembered
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter, Work
@@ -42,8 +43,9 @@ _REQUEST_ID = istr("x-request-id")
 _UPGRADE = istr("upgrade")
 """Names whose lower case is known: that of a plain text is made by each look-up."""
 
+_REMEMBERED_ROUTES = 1_024
 _REMEMBERED_PATH = 256
-"""Characters of a path that is remembered: clients use few, but can make up any number, as long as they like."""
+"""Paths, each with a method, and the characters of one: clients use few, but can make up any, as long as they like."""
 
 Resource = Mapping[str, Endpoint | Page]
 """What answers each method."""
@@ -118,8 +120,7 @@ class PublicRoutes:
         request_id = headers.get(_REQUEST_ID, "")
         if not request_id or not _USABLE_ID.fullmatch(request_id):
             request_id = services.new_id()
-        find = _REMEMBERED_ROUTES.get(method) if len(path) <= _REMEMBERED_PATH else None
-        route = find(path) if find is not None else _find_route(method, path)
+        route = _find_route((method, path))
         client_ip = request.connection.remote
         if self.addresses.trusts_any:
             client_ip = self.addresses.of(client_ip, headers.getall("x-forwarded-for", ()))
@@ -139,6 +140,7 @@ class PublicRoutes:
             request_id,
             route.endpoint,
             headers,  # type: ignore[arg-type]  # aiohttp's have what is asked of them.
+            outline_of_head(headers),
             ClientBody(request, self._max_body_bytes, self._memory),
             services.clock.monotonic(),
             method,
@@ -211,7 +213,10 @@ class PublicRoutes:
             writer.send(200, [JSON], b'{"status":"ok"}')
 
 
-def _find_route(method: str, raw_path: str) -> _Destination:
+@remembered(_REMEMBERED_ROUTES, where=lambda asked: len(asked[1]) <= _REMEMBERED_PATH)
+def _find_route(asked: tuple[str, str]) -> _Destination:
+    """Where a request with this method and this path, as it was sent, leads."""
+    method, raw_path = asked
     found = _PATHS.find(raw_path)
     if found is None:
         return _Destination(_NOTHING, None, False, {}, "", UNKNOWN, None)
@@ -223,13 +228,6 @@ def _find_route(method: str, raw_path: str) -> _Destination:
     dialect = answers.dialect if isinstance(answers, Endpoint) else None
     parameters = found.parameters
     return _Destination(resource, answers, is_forwarded, parameters, parameters.get("model", ""), endpoint, dialect)
-
-
-_REMEMBERED_ROUTES = {
-    method: remembered(256)(partial(_find_route, method))
-    for method in dict.fromkeys(method for resource in _RESOURCES.values() for method in resource)
-}
-"""Those of the methods that are served."""
 
 
 def _page(request: ClientRequest, route: _Destination) -> Page:
@@ -244,7 +242,7 @@ def _page(request: ClientRequest, route: _Destination) -> Page:
 
 
 def _is_served(method: str, path: str) -> bool:
-    route = _find_route(method, path)
+    route = _find_route((method, path))
     return route.resource is not _NOTHING and not _is_other_action(method, route)
 
 

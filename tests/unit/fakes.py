@@ -16,6 +16,7 @@ from gateway.core.errors import GatewayError, UpstreamBroke
 from gateway.core.estimate import Estimator
 from gateway.core.exchange import Exchange
 from gateway.core.grants import Grant
+from gateway.core.head_outline import outline_of_head
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.pricing import Price
 from gateway.core.request import IncomingRequest, ParsedRequest, RequestHeaders
@@ -474,9 +475,14 @@ def incoming_of(body: bytes | Exception | GivenBody, *, endpoint: Endpoint = CHA
     if not isinstance(body, GivenBody):
         body = GivenBody(body) if isinstance(body, bytes) else GivenBody(failure=body)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return IncomingRequest(
-        "req-1", endpoint, headers_of({"authorization": f"Bearer {KEY}"} | named), body, NOW_MS / 1000
-    )
+    sent = headers_of({"authorization": f"Bearer {KEY}"} | named)
+    return IncomingRequest("req-1", endpoint, sent, outline_of_head(sent), body, NOW_MS / 1000)
+
+
+def with_headers(request: IncomingRequest, lines: Mapping[str, str]) -> IncomingRequest:
+    """The same request with other headers."""
+    headers = headers_of(lines)
+    return msgspec.structs.replace(request, headers=headers, head=outline_of_head(headers))
 
 
 def headers_of(lines: Mapping[str, str]) -> RequestHeaders:

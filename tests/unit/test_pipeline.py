@@ -71,6 +71,7 @@ from tests.unit.fakes import (
     snapshot_with,
     stream,
     upstream_services,
+    with_headers,
 )
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
@@ -179,7 +180,7 @@ def refusing() -> Ledgers:
 
 
 EARLY: list[tuple[Callable[[], IncomingRequest], type[GatewayError]]] = [
-    (lambda: msgspec.structs.replace(incoming_of(b""), headers={}), KeyMissing),
+    (lambda: with_headers(incoming_of(b""), {}), KeyMissing),
     (lambda: incoming_of(b"", authorization="Bearer wrong"), KeyUnknown),
     (lambda: incoming_of(b"{"), BodyUnreadable),
     (lambda: incoming_of(TooLarge("Too large.")), TooLarge),

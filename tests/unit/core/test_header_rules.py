@@ -1,21 +1,25 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import pytest
 from multidict import CIMultiDict
 
 from gateway.core.header_rules import (
-    REMEMBERED_LINES,
     SESSION_HEADERS,
     TO_CLIENT,
     TO_UPSTREAM,
     first_of,
-    may_name_session,
     pass_header_fault,
 )
 
 CREDENTIALS = ("authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "set-cookie")
+
+
+def passed(headers: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What reaches an upstream."""
+    return TO_UPSTREAM.passing(tuple([name for name, _ in headers.items()])).of(headers).lines()
 
 
 @pytest.mark.parametrize(
@@ -31,7 +35,7 @@ CREDENTIALS = ("authorization", "proxy-authorization", "x-api-key", "api-key", "
     ],
 )
 def test_what_a_provider_or_an_agent_reads_reaches_the_upstream(name: str) -> None:
-    assert TO_UPSTREAM.passed({name.title(): "x"}).lines() == [(name, "x")]
+    assert passed({name.title(): "x"}) == [(name, "x")]
 
 
 @pytest.mark.parametrize(
@@ -46,12 +50,12 @@ def test_what_a_provider_or_an_agent_reads_reaches_the_upstream(name: str) -> No
     ],
 )
 def test_what_is_secret_or_belongs_to_the_way_here_never_does(name: str) -> None:
-    assert TO_UPSTREAM.passed({name: "x"}).lines() == []
+    assert passed({name: "x"}) == []
 
 
 def test_every_line_of_a_header_passes_in_its_order() -> None:
     lines = [("Anthropic-Beta", "one"), ("tracestate", "a=1"), ("anthropic-beta", "two"), ("tracestate", "b=2")]
-    assert TO_UPSTREAM.passed(CIMultiDict(lines)).lines() == [(name.lower(), value) for name, value in lines]
+    assert passed(CIMultiDict(lines)) == [(name.lower(), value) for name, value in lines]
 
 
 def test_a_value_stays_with_its_name_whatever_passes_beside_it() -> None:
@@ -60,12 +64,7 @@ def test_a_value_stays_with_its_name_whatever_passes_beside_it() -> None:
     ):
         lines = [(name, f"{name}{number}") for name in names]
         passing = [(name.lower(), value) for name, value in lines if name in ("Accept", "openai-beta")]
-        assert TO_UPSTREAM.passed(CIMultiDict(lines)).lines() == passing
-
-
-def test_of_more_lines_than_are_remembered_each_passes() -> None:
-    lines = [(f"x-stainless-{number}", str(number)) for number in range(REMEMBERED_LINES + 1)]
-    assert TO_UPSTREAM.passed(dict(lines)).lines() == lines
+        assert passed(CIMultiDict(lines)) == passing
 
 
 def test_of_an_answers_headers_each_line_of_a_repeated_one_passes() -> None:
@@ -84,13 +83,6 @@ def test_of_an_answers_headers_each_line_of_a_repeated_one_passes() -> None:
             ("retry-after", "1"),
         ]
         headers["server"] = "another"
-
-
-@pytest.mark.parametrize("rounds", [1, 2])
-def test_ever_new_names_pass_by_the_same_rule(rounds: int) -> None:
-    for number in range(rounds * 300):
-        name = f"X-Stainless-{number}"
-        assert TO_UPSTREAM.passed({name: "x", f"x-{number}": "y"}).lines() == [(name.lower(), "x")]
 
 
 @pytest.mark.parametrize(
@@ -125,10 +117,3 @@ def test_the_first_header_that_is_there_counts() -> None:
     headers = CIMultiDict({"X-Session-Id": "second", "thread-id": "third"})
     assert first_of(SESSION_HEADERS, headers) == "second"
     assert first_of(SESSION_HEADERS, {}) == ""
-
-
-@pytest.mark.parametrize("name", SESSION_HEADERS)
-def test_no_session_is_overlooked(name: str) -> None:
-    others = {"host": "gateway", "user-agent": "curl/8", "content-type": "application/json"}
-    assert may_name_session(CIMultiDict({**others, name.title(): "s-1"}))
-    assert not may_name_session(CIMultiDict(others))

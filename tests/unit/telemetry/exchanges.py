@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from gateway.core.endpoints import CHAT
 from gateway.core.exchange import Exchange
+from gateway.core.head_outline import outline_of_head
 from gateway.core.input_size import InputSize
 from gateway.core.json_spans import read_json_spans
 from gateway.core.limit_status import refusal_error
@@ -79,7 +80,7 @@ def unheard(request_id: str = "req-1", **headers: str) -> Exchange:
     """A request that was refused at once: no caller, no model, nothing spent."""
     body = GivenBody(b"a prompt")
     sent = headers_of({"authorization": "Bearer gw_client-secret", **headers})
-    request = IncomingRequest(request_id, CHAT, sent, body, 100.0)
+    request = IncomingRequest(request_id, CHAT, sent, outline_of_head(sent), body, 100.0)
     return Exchange("exchange-1", request, status=401, ended=100.001)
 
 

@@ -21,7 +21,7 @@ from gateway.core.limit_status import LimitHeaders, refusal_error
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.refusals import Fault
 from gateway.telemetry.log import SHOWN_CHARACTERS, Log, configure
-from tests.unit.fakes import ScriptedAnswer, headers_of
+from tests.unit.fakes import ScriptedAnswer, with_headers
 from tests.unit.telemetry.exchanges import CALLER, MONTHLY, SeenTally, answered, refuse, unheard
 
 SECRETS = ("a prompt", "gw_client-secret", "upstream-secret")
@@ -74,7 +74,8 @@ def test_a_line_tells_who_asked_and_how_the_provider_calls_it() -> None:
         "x-claude-code-session-id": "s-1",
         "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     }
-    x.request = msgspec.structs.replace(x.request, headers=headers, client_ip="192.0.2.1", path="/v1/chat/completions")
+    request = with_headers(x.request, headers)
+    x.request = msgspec.structs.replace(request, client_ip="192.0.2.1", path="/v1/chat/completions")
     x.request.body.size = 8_000
     x.response = ScriptedAnswer(headers={"request-id": "req_upstream"})
     told = line_of(x)
@@ -184,7 +185,7 @@ def test_a_refusal_that_is_repeated_tells_what_is_its_own() -> None:
         x.refusal = msgspec.structs.replace(first, retry_after_ms=left_ms, repeats=first)
         x.error, x.store_seconds = refusal_error(x.refusal, headers), 0.0
         sent = {"x-session-id": session} if session else {}
-        x.request = msgspec.structs.replace(x.request, request_id=f"req-{session}", headers=headers_of(sent))
+        x.request = msgspec.structs.replace(with_headers(x.request, sent), request_id=f"req-{session}")
         told.append(line_of(x))
     assert [(each["limit"].pop("retry_after_ms"), each.get("session")) for each in told] == [
         (5_000, "one"),
@@ -263,7 +264,7 @@ def test_alike_requests_share_no_field_that_differs() -> None:
         x.caller, x.status = keys[number // 2], 200 + number
         x.usage = None if number == 3 else x.usage
         headers = {"user-agent": f"agent-{number % 2}"}
-        x.request = msgspec.structs.replace(x.request, request_id=f"req-{number}", headers=headers)
+        x.request = msgspec.structs.replace(with_headers(x.request, headers), request_id=f"req-{number}")
     told = [json.loads(line) for line in lines_of(*exchanges, *exchanges)]
     assert [line["request_id"] for line in told] == [f"req-{number}" for number in range(4)] * 2
     assert [line["key"] for line in told[:4]] == ["key-1", "key-1", "key-2", "key-2"]

@@ -3,13 +3,12 @@ from __future__ import annotations
 import asyncio
 from random import Random
 
-import msgspec
 import pytest
 
 from gateway.core.snapshot import Upstream
 from gateway.telemetry.trace_options import Sampling
 from gateway.telemetry.tracer import Tracer, provider_of, spans_of
-from tests.unit.fakes import StandingClock, body_of, exchange_of, incoming_of
+from tests.unit.fakes import StandingClock, body_of, exchange_of, incoming_of, with_headers
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -21,7 +20,7 @@ def tracer(sampling: Sampling = Sampling(), queue_max: int = 100, batch_max: int
 def begins(sampling: Sampling, flags: str = "") -> bool:
     request = incoming_of(body_of())
     if flags:
-        request = msgspec.structs.replace(request, headers={"traceparent": f"00-{TRACE}-{SPAN}-{flags}"})
+        request = with_headers(request, {"traceparent": f"00-{TRACE}-{SPAN}-{flags}"})
     return tracer(sampling).begin(request) is not None
 
 
@@ -65,7 +64,7 @@ async def test_a_batch_that_is_full_is_not_waited_for() -> None:
 def test_bytes_of_a_client_that_are_no_text_are_replaced() -> None:
     exchange, _ = exchange_of()
     headers = {"user-agent": "agent \udcff" + "x" * 500}
-    exchange.request = msgspec.structs.replace(exchange.request, headers=headers)
+    exchange.request = with_headers(exchange.request, headers)
     exchange.trace = tracer().begin(exchange.request)
     assert exchange.trace is not None
     (served,) = spans_of(exchange, exchange.trace, StandingClock())
