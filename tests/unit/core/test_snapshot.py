@@ -223,19 +223,14 @@ def test_keys_whose_limits_differ_in_names_alone_share_what_is_charged_and_shown
 
 @pytest.mark.parametrize("other", [own("2", 200), own("2", meter=Meter.REQUESTS), own("2", mode=Mode.SHADOW)])
 def test_keys_whose_limits_differ_in_more_are_charged_and_shown_by_their_own(other: Limit) -> None:
-    def told(binding: Binding) -> tuple[object, ...]:
-        statuses = LimitStatuses(binding.limits, [1], [2], [0])
-        rules, charged = binding.rules_for("", 50, NOTHING_USED), binding.charged((0, 1, 2, 3, 4))
-        return rules.most, rules.by_input, charged, binding.headers.written(statuses, 0)
-
     bound_by(own("1"))  # Made first, so that what is shared by mistake would be its.
-    most, by_input, charged, written = told(bound_by(other))
-    assert most == (other.burst,)
-    assert by_input == (((0, 0, 1_000_000, other.burst),) if other.meter is Meter.TOKENS else ())
-    assert charged == ((1,) if other.meter is Meter.TOKENS else (0,))
-    assert written[:1] == (
-        [] if other.mode is Mode.SHADOW else [(f"x-ratelimit-limit-{other.meter}", f"{other.burst}")]
-    )
+    binding = bound_by(other)
+    rules = binding.rules_for("", 50, NOTHING_USED)
+    assert rules.most == (other.burst,)
+    assert rules.by_input == (((0, 0, 1_000_000, other.burst),) if other.meter is Meter.TOKENS else ())
+    assert binding.charged((0, 1, 2, 3, 4)) == ((1,) if other.meter is Meter.TOKENS else (0,))
+    shown = [] if other.mode is Mode.SHADOW else [(f"x-ratelimit-limit-{other.meter}", f"{other.burst}")]
+    assert binding.headers.written(LimitStatuses(binding.limits, [1], [2], [0]), 0)[:1] == shown
 
 
 def test_the_same_limits_are_charged_by_the_prices_of_each_model() -> None:
