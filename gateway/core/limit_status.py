@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from gateway.core.endpoints import Dialect
 from gateway.core.errors import LimitRefusal, QuotaSpent, RateExceeded, RequestExceedsLimit
 from gateway.core.limits import MICRO, Limit, Meter, Mode, Per, Scope
+from gateway.core.remembered import remembered
 from gateway.core.reservation import LimitStatus, LimitStatuses, Refusal, RefusalReason
 from gateway.core.time_format import duration_text, rfc3339
 
@@ -42,6 +43,9 @@ class LimitHeader(NamedTuple):
         return self.place, self.capacity, self.shown, self.remaining_name, self.reset_name, self.in_dollars
 
 
+_Shown = tuple[Meter, bool, Mode, int, int]
+"""What of a limit is in headers: its meter, whether it is a rate, its mode, amount and burst."""
+
 _HeaderFields = tuple[int, int, tuple[str, str], str, str, bool]
 """The fields of a `LimitHeader`. Each answer takes some apart: of a tuple with names each would be asked for by
 itself."""
@@ -50,23 +54,18 @@ itself."""
 class LimitHeaders:
     """What reports the limits of a request in the head of its answer: `x-ratelimit-*` for the tightest rates and
     `x-quota-*` for the tightest quotas, those with the least left. Which limits share a header is found once, for each
-    number of limits whose status is known."""
+    number of limits whose status is known, and for all keys whose limits differ in what they are called alone."""
 
     def __init__(self, limits: Iterable[Limit]) -> None:
-        by_name: dict[str, list[LimitHeader]] = {}
-        for place, limit in enumerate(limits):
-            header = _header_of(limit, place)
-            if header is not None:
-                by_name.setdefault(header.remaining_name, []).append(header)
-        self._alternatives = tuple(map(tuple, by_name.values()))
-        self._known: dict[int, KnownHeaders] = {}
+        shown = [(limit.meter, limit.is_rate, limit.mode, limit.amount, limit.burst) for limit in limits]
+        self._known = _headers_alike(tuple(shown))
         self.last_error: LimitRefusal | None = None
         """Of a refusal by one of the limits."""
 
     def written(self, statuses: LimitStatuses, now_ms: int) -> list[tuple[str, str]]:
         """The headers. `statuses` are those of the limits, in the same order; the last ones may be missing."""
         used, held, resets_ms = statuses.used, statuses.held, statuses.resets_ms
-        known = self._known.get(len(used)) or self._known_of(len(used))
+        known = self._known[len(used)]
         headers: Sequence[_HeaderFields] | None = known.fields
         if headers is None:
             headers = _all_tightest(known.alternatives, used, held)
@@ -85,14 +84,9 @@ class LimitHeaders:
     def resets(self, statuses: LimitStatuses) -> dict[str, int]:
         """The headers that say when a limit is whole again, with that time: of `written`, what time alone changes."""
         used, held, resets_ms = statuses.used, statuses.held, statuses.resets_ms
-        known = self._known.get(len(used)) or self._known_of(len(used))
+        known = self._known[len(used)]
         headers = _all_tightest(known.alternatives, used, held)
         return {each.reset_name: resets_ms[each.place] for each in headers if resets_ms[each.place]}
-
-    def _known_of(self, limits: int) -> KnownHeaders:
-        every = [[header for header in each if header.place < limits] for each in self._alternatives]
-        known = self._known[limits] = KnownHeaders([each for each in every if each])
-        return known
 
 
 class KnownHeaders:
@@ -101,10 +95,20 @@ class KnownHeaders:
 
     __slots__ = ("alternatives", "fields")
 
-    def __init__(self, alternatives: Sequence[Sequence[LimitHeader]]) -> None:
-        self.alternatives = alternatives
+    def __init__(self, headers: Iterable[LimitHeader]) -> None:
+        by_name: dict[str, list[LimitHeader]] = {}
+        for header in headers:
+            by_name.setdefault(header.remaining_name, []).append(header)
+        self.alternatives = alternatives = tuple(map(tuple, by_name.values()))
         is_shared = any(len(each) > 1 for each in alternatives)
         self.fields = None if is_shared else [each[0].fields for each in alternatives]
+
+
+@remembered(4_096)
+def _headers_alike(shown: tuple[_Shown, ...]) -> tuple[KnownHeaders, ...]:
+    """By how many of the limits have a status, the headers of these."""
+    headers = list(map(_header_of, range(len(shown)), shown))
+    return tuple([KnownHeaders(filter(None, headers[:known])) for known in range(len(shown) + 1)])
 
 
 def _all_tightest(
@@ -120,20 +124,21 @@ def _tightest(headers: Sequence[LimitHeader], used: Sequence[int], held: Sequenc
     return min(headers, key=lambda each: each.capacity - used[each.place] - held[each.place])
 
 
-def _header_of(limit: Limit, place: int) -> LimitHeader | None:
+def _header_of(place: int, shown: _Shown) -> LimitHeader | None:
     """None for a limit without headers: `concurrent`, a rate of dollars, and a shadow limit, for which no client is
     to slow down."""
-    noun = _NOUNS.get(limit.meter)
-    if noun is None or limit.mode is Mode.SHADOW or (limit.is_rate and limit.meter is Meter.USD):
+    meter, is_rate, mode, amount, burst = shown
+    noun = _NOUNS.get(meter)
+    if noun is None or mode is Mode.SHADOW or (is_rate and meter is Meter.USD):
         return None
-    prefix = "x-ratelimit" if limit.is_rate else "x-quota"
+    prefix = "x-ratelimit" if is_rate else "x-quota"
     return LimitHeader(
         place=place,
-        capacity=limit.burst,
-        shown=(f"{prefix}-limit-{noun}", _dollars(limit.amount) if limit.meter is Meter.USD else str(limit.amount)),
+        capacity=burst,
+        shown=(f"{prefix}-limit-{noun}", _dollars(amount) if meter is Meter.USD else str(amount)),
         remaining_name=f"{prefix}-remaining-{noun}",
         reset_name=f"{prefix}-reset-{noun}",
-        in_dollars=limit.meter is Meter.USD,
+        in_dollars=meter is Meter.USD,
     )
 
 

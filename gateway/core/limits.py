@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.remembered import remembered
+
 MICRO = 1_000_000
 """Micro-dollars of a dollar."""
 
@@ -137,7 +139,12 @@ micro-dollars, in this order."""
 
 
 def charged_by_use(limits: Sequence[Limit]) -> ChargedByUse:
-    places = [_USED.get(limit.meter, 0) for limit in limits]
+    return _picking(tuple([_USED.get(limit.meter, 0) for limit in limits]))
+
+
+@remembered(4_096)
+def _picking(places: tuple[int, ...]) -> ChargedByUse:
+    """The same object for the keys of all whose limits have these meters."""
     if len(places) > 1:
         # Of one alone it would give no sequence.
         several: Callable[[Any], Sequence[int]] = itemgetter(*places)

@@ -11,7 +11,7 @@ without a bound.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from math import inf
@@ -29,6 +29,7 @@ from gateway.core.notifications import NotificationChannel
 from gateway.core.pricing import NO_PRICES, CeilingRates, Price, ceiling, rates_at
 from gateway.core.proxies import Proxy
 from gateway.core.redaction import Redactor
+from gateway.core.remembered import remembered
 from gateway.core.usage import NOTHING_USED, Usage
 
 BINDINGS_MAX = 65_536
@@ -269,6 +270,11 @@ _CHARGE_RULES = {
 }
 
 
+def _bound(limit: Limit) -> float:
+    """The most that a limit can ever hold of one request's input."""
+    return limit.burst if limit.is_rate else inf
+
+
 InputRule = tuple[int, int, int, float]
 """A limit's place, what it is charged for a request and for a million tokens of input, and the most that it can ever
 hold. Each request takes some apart: of a tuple with names each field would be asked for by itself."""
@@ -285,9 +291,16 @@ class ChargeRules(msgspec.Struct, frozen=True):
     by_input: tuple[InputRule, ...]
 
 
+@remembered(4_096)
+def _rules_alike(_alike: Hashable) -> dict[CeilingRates | None, ChargeRules]:
+    """What bindings with the same meters, bounds and prices know of their rules. Most keys differ in names alone, and
+    what each request reads is to be in the processor's caches, however many keys are in use."""
+    return {}
+
+
 def _charge_rules(limits: Sequence[Limit], dollars: ChargeRule) -> ChargeRules:
     rules = [_CHARGE_RULES.get(limit.meter, dollars) for limit in limits]
-    most = [limit.burst if limit.is_rate else inf for limit in limits]
+    most = [_bound(limit) for limit in limits]
     return ChargeRules(
         each=tuple([rule.each for rule in rules]),
         per_input=tuple([rule.per_input for rule in rules]),
@@ -321,7 +334,8 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
     prices: Mapping[str, Mapping[str, Price]]
     """Of the configuration: the prices of each upstream's models, by the upstream's names of them."""
     _counts_dollars: bool
-    _rules: dict[CeilingRates | None, ChargeRules] = msgspec.field(default_factory=dict)
+    _rules: dict[CeilingRates | None, ChargeRules]
+    """Shared with the bindings that have the same."""
     _by_user: dict[str, tuple[Limit, ...]] = msgspec.field(default_factory=dict)
     _of_requests: list[Binding] = msgspec.field(default_factory=list)
 
@@ -384,6 +398,7 @@ def bind(
     limits = tuple([limit for limit in (*caller.limits, *model.limits) if _applies(limit, model, meters)])
     user_limits = tuple([limit for limit in caller.user_limits if _applies(limit, model, meters)])
     every = (*limits, *user_limits)
+    bounds = tuple([(limit.meter, _bound(limit)) for limit in every])
     return Binding(
         caller=caller,
         model=model,
@@ -393,6 +408,7 @@ def bind(
         headers=LimitHeaders(every),
         prices=prices,
         _counts_dollars=any(limit.meter is Meter.USD for limit in every),
+        _rules=_rules_alike((bounds, tuple(model.ceilings.items()))),
     )
 
 

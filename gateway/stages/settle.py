@@ -70,7 +70,8 @@ def _cost(parsed: ParsedRequest, target: Target | None, usage: Usage) -> int:
     """Micro-dollars: no more than a store can count, whatever an upstream reports."""
     if target is None or target.price is None or parsed.endpoint.is_free:
         return 0
-    return min(target.price.cost(usage, parsed.prices_beside(target, usage)), CHARGE_MAX)
+    cost = target.price.cost(usage, parsed.prices_beside(target, usage))
+    return cost if cost < CHARGE_MAX else CHARGE_MAX
 
 
 def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) -> Usage | None:

@@ -4,9 +4,21 @@ import msgspec
 import pytest
 
 from gateway.core.limits import Limit, Meter, Mode, Per, Scope
+from gateway.core.pricing import Price
 from gateway.core.reservation import LimitStatuses
-from gateway.core.snapshot import BINDINGS_MAX, USERS_MAX, Caller, ConfigSnapshot, Model, bind, matches
-from gateway.core.usage import Usage
+from gateway.core.snapshot import (
+    BINDINGS_MAX,
+    USERS_MAX,
+    Binding,
+    Caller,
+    ConfigSnapshot,
+    Model,
+    Target,
+    Upstream,
+    bind,
+    matches,
+)
+from gateway.core.usage import NOTHING_USED, Usage
 
 LARGE = Model("openai/large", (), aliases=("large", "best"))
 SMALL = Model("openai/small", ())
@@ -191,3 +203,40 @@ def test_each_limit_has_its_charge_and_its_header_in_the_same_place() -> None:
     for used, remaining in (([0, 1, 0, 0], "1"), ([0, 0, 0, 1], "0")):
         statuses = LimitStatuses(binding.limits_for("ann"), used, held=[0] * 4, resets_ms=[0] * 4)
         assert dict(binding.headers.written(statuses, now_ms=0))["x-ratelimit-remaining-requests"] == remaining
+
+
+def own(subject: str, amount: int = 100, meter: Meter = Meter.TOKENS, mode: Mode = Mode.ENFORCE) -> Limit:
+    return Limit("own", Scope.KEY, subject, meter, Per.MINUTE, amount, amount, team="t", mode=mode)
+
+
+def bound_by(*limits: Limit, model: Model = SMALL) -> Binding:
+    return bind(Caller(limits[0].subject, "k", "t", limits=limits), model)
+
+
+def test_keys_whose_limits_differ_in_names_alone_share_what_is_charged_and_shown() -> None:
+    one, two = bound_by(own("1")), bound_by(own("2"))
+    assert one.rules_for("", 50, NOTHING_USED) is two.rules_for("", 50, NOTHING_USED)
+    assert one.charged is two.charged
+    statuses = LimitStatuses(one.limits, [1], [2], [0])
+    assert one.headers.written(statuses, 0) == two.headers.written(statuses, 0)
+
+
+@pytest.mark.parametrize("other", [own("2", 200), own("2", meter=Meter.REQUESTS), own("2", mode=Mode.SHADOW)])
+def test_keys_whose_limits_differ_in_more_are_charged_and_shown_by_their_own(other: Limit) -> None:
+    bound_by(own("1"))  # Made first, so that what is shared by mistake would be its.
+    binding = bound_by(other)
+    rules = binding.rules_for("", 50, NOTHING_USED)
+    assert rules.most == (other.burst,)
+    assert rules.by_input == (((0, 0, 1_000_000, other.burst),) if other.meter is Meter.TOKENS else ())
+    assert binding.charged((0, 1, 2, 3, 4)) == ((1,) if other.meter is Meter.TOKENS else (0,))
+    shown = [] if other.mode is Mode.SHADOW else [(f"x-ratelimit-limit-{other.meter}", f"{other.burst}")]
+    assert binding.headers.written(LimitStatuses(binding.limits, [1], [2], [0]), 0)[:1] == shown
+
+
+def test_the_same_limits_are_charged_by_the_prices_of_each_model() -> None:
+    cheap, dear = (
+        Model("m", (Target(Upstream("u", "http://u"), "m", price=Price(price, price)),)) for price in (10, 20)
+    )
+    dollars = own("1", meter=Meter.USD)
+    charges = [bound_by(dollars, model=model).rules_for("", 50, NOTHING_USED).per_input for model in (cheap, dear)]
+    assert charges == [(10,), (20,)]
