@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.core.errors import Blame, Failure, GatewayError
@@ -128,13 +128,13 @@ class Exchange:
     upstream_seconds: float = 0.0
     store_seconds: float | None = None
     """How long the store's verdict took; 0 where it repeated a refusal without a call."""
-    attempts: list[tuple[str, str]] = field(default_factory=list)
+    attempts: tuple[tuple[str, str], ...] = ()
     """(upstream's name, outcome) of each try, in order."""
     trace: RequestTrace | None = None
     """None where its spans are not kept."""
 
     def note_attempt(self, upstream: str, outcome: str) -> None:
-        self.attempts.append((upstream, outcome))
+        self.attempts += ((upstream, outcome),)
 
     @property
     def created(self) -> StoredObject | None:

@@ -233,7 +233,7 @@ class Metrics:
         is_reported = None if usage is None else usage.source is _REPORTED
         refused_by = None if refusal is None else id(refusal.limit_status.limit)
         endpoint, failure = x.request.endpoint.name, x.failure()
-        which = (endpoint, team, model, upstream, x.status, is_reported, failure, refused_by, *x.attempts)
+        which = (endpoint, team, model, upstream, x.status, is_reported, failure, refused_by, x.attempts)
         answers = self._answers.get(which) or self._begin_answers(which, x)
         duration = x.ended - x.request.at
         overhead = duration - x.upstream_seconds
@@ -320,7 +320,7 @@ class Metrics:
             x.usage.source if x.usage is not None else "",
             x.failure(),
             x.refusal.limit_status.limit if x.refusal is not None else None,
-            tuple(x.attempts),
+            x.attempts,
         )
         return answers
 

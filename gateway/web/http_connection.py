@@ -30,7 +30,7 @@ from aiohttp.http import HttpProcessingError, RawRequestMessage
 from aiohttp.tcp_helpers import tcp_keepalive
 from aiohttp.web_protocol import RequestPayloadError
 
-from gateway.core.errors import GatewayError, InternalError, RequestMalformed
+from gateway.core.errors import GatewayError, InternalError, Overloaded, RequestMalformed
 from gateway.core.response import Work
 from gateway.runtime.tasks import start_owned
 from gateway.runtime.timer_sweep import TimerSweep
@@ -39,7 +39,6 @@ from gateway.web.client_address import socket_address
 from gateway.web.client_request import ClientRequest
 from gateway.web.errors import error_body, error_fields
 from gateway.web.ignored_upgrades import bytes_left
-from gateway.web.last_answers import HEAD_TOO_LARGE, TURNED_AWAY
 from gateway.web.response_head import response_head
 from gateway.web.slow_client import SlowClient
 
@@ -420,7 +419,7 @@ class HttpConnection(web.RequestHandler):
     def _end_head(self) -> None:
         """Take no more of a head, which is too long."""
         if self.is_idle:
-            self.write(HEAD_TOO_LARGE)
+            self.refuse(RequestMalformed("The request is not valid HTTP: its head does not end."))
             self.force_close()
         else:
             self._serve_no_more()
@@ -454,8 +453,8 @@ class HttpConnection(web.RequestHandler):
 
     def turn_away(self) -> None:
         """Refuse the client before it has sent anything."""
-        assert self._socket is not None, "its connection was just made"
-        self._socket.write(TURNED_AWAY)
+        text = "All connections of the gateway are in use. Try again soon."
+        self.refuse(Overloaded(text, retry_after_ms=1000))
         self.force_close()
 
     def give_way(self) -> None:

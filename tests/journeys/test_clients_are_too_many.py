@@ -72,6 +72,7 @@ async def test_where_all_are_at_work_the_next_is_refused_and_operators_are_serve
             reply = await refused.answer()
             assert (reply.status, reply.error["code"]) == (503, "overloaded")
             assert reply.headers["retry-after"] == "1"
+            assert reply.headers["x-request-id"]
             assert await refused.rest() == b""
         assert (await gateway.request("GET", "/healthz", admin=True)).status == 200
         turns[0].answer(b"{}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 
 import pytest
 
@@ -149,3 +150,24 @@ async def test_curl_sends_a_large_body_after_it_was_asked_to_go_on() -> None:
 def _told(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What libraries had to say that an operator would be woken by."""
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"no http\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: g\r\n" + b"x: y\r\n" * 20_000,
+        b"GET / HTTP/1.1\r\nhost: g\r\nx: " + b"y" * 100_000,
+        b"GET /" + b"y" * 100_000,
+        b"GET / HTTP/1.1\r\nhost: g\r\nx-request-id: not ours\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\ncontent-length: -1\r\n\r\n",
+    ],
+)
+async def test_every_answer_has_an_id_whatever_was_sent(sent: bytes) -> None:
+    async with (
+        DemoUpstream() as upstream,
+        whole_gateway(upstream.base_url) as gateway,
+        raw_client(gateway.port) as client,
+    ):
+        client.send(sent)
+        assert re.fullmatch("[A-Za-z0-9._-]{1,128}", (await client.head())[1]["x-request-id"])

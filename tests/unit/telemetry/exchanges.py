@@ -99,5 +99,5 @@ def answered(*, stream: bool = True, user: str = "ann", model: Model = MODEL, as
     x.first_byte_at = 100.5
     x.ended = 102.0
     x.upstream_seconds = 1.998
-    x.attempts = [("inducta", "ok")]
+    x.attempts = (("inducta", "ok"),)
     return x

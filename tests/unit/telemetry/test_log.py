@@ -164,7 +164,7 @@ def test_a_request_refused_at_the_door_tells_what_is_known() -> None:
 def test_a_refusal_names_its_limit_and_how_it_stood() -> None:
     x = answered()
     limit = Limit("team minute", Scope.TEAM, "search", Meter.TOKENS, Per.MINUTE, 20, 20, "search")
-    x.attempts = []
+    x.attempts = ()
     refuse(x, limit, 20)
     told = line_of(x)
     assert told["code"] == "rate_limit_exceeded"
@@ -201,7 +201,7 @@ def test_a_refusal_that_is_repeated_tells_what_is_its_own() -> None:
 def test_an_upstreams_failure_tells_every_attempt() -> None:
     x = answered()
     x.status, x.error = 502, UpstreamUnreachable("Refused.")
-    x.attempts = [("inducta", "unreachable"), ("spare", "unreachable")]
+    x.attempts = (("inducta", "unreachable"), ("spare", "unreachable"))
     told = line_of(x)
     assert told["attempts"] == ["inducta: unreachable", "spare: unreachable"]
     assert told["blame"] == "upstream"
@@ -214,7 +214,7 @@ def test_an_upstreams_failure_tells_every_attempt() -> None:
 def test_an_upstreams_own_error_is_told_as_passed_on(status: int, fault: Fault, blame: str) -> None:
     x = answered()
     x.tally = SeenTally(fault)
-    x.status, x.attempts = status, [("inducta", str(status))]
+    x.status, x.attempts = status, (("inducta", str(status)),)
     told = line_of(x)
     assert (told["code"], told["blame"]) == ("passed_on", blame)
     assert told["attempts"] == [f"inducta: {status}"]
@@ -222,7 +222,7 @@ def test_an_upstreams_own_error_is_told_as_passed_on(status: int, fault: Fault, 
 
 def test_a_success_at_the_second_attempt_tells_both() -> None:
     x = answered()
-    x.attempts = [("inducta", "timeout"), ("spare", "ok")]
+    x.attempts = (("inducta", "timeout"), ("spare", "ok"))
     assert line_of(x)["attempts"] == ["inducta: timeout", "spare: ok"]
 
 

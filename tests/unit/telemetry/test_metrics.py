@@ -474,7 +474,7 @@ def test_nothing_is_lost_of_many_requests_of_many_kinds(metrics: Metrics) -> Non
     for number in range(1_000):
         x = answered(model=models[number % 200 if number < 500 else number % 3])
         x.error = UpstreamUnreachable("Refused.") if number % 2 else None
-        x.attempts = [("inducta", "connect"), ("inducta", "ok")]
+        x.attempts = (("inducta", "connect"), ("inducta", "ok"))
         metrics.exchange(x)
         metrics.store_call("settle", "ok", 0.001)
     totals = TrafficTotals.of(metrics)

@@ -77,7 +77,7 @@ def test_a_record_says_for_how_long_and_how_many_are_kept() -> None:
 
 def test_a_record_has_who_asked_for_what_and_how_long_it_took() -> None:
     x = failed(UpstreamUnreachable("It does not answer."))
-    x.attempts = [("one", "connect_refused"), ("two", "503")]
+    x.attempts = (("one", "connect_refused"), ("two", "503"))
     record = record_of(x)
     assert (record.team, record.key, record.key_name, record.user) == ("search", "0123456789ab", "search-prod", "ann")
     assert (record.model, record.stream, record.upstream) == ("openai/gpt-oss-120b", True, "inducta")
