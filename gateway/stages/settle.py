@@ -20,6 +20,7 @@ from gateway.core.snapshot import Target
 from gateway.core.sound_length import sent_ms
 from gateway.core.usage import NOTHING_USED, Usage, UsageSource
 from gateway.store.contract import Counters, SettlementEnd
+from gateway.upstream.contract import NOT_SENT
 
 _REPORTED = UsageSource.REPORTED  # Slow to reach through its class in Python 3.11.
 
@@ -80,12 +81,12 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
     Reported usage counts where there is any, and in a stream that ended early what was delivered since. Else the input
     is estimated from its size, and the output from what was delivered: nothing that was delivered is free. A zero in a
     stream that ended early is no report: some servers write zeros into every chunk but the last. A client that left
-    before the first byte still pays for its prompt, and for the plain answer that was being written meanwhile.
+    before the first byte still pays for its prompt, if that was sent, and for the plain answer that was being written
+    meanwhile.
     """
     tally, left = exchange.tally, isinstance(exchange.error, ClientGone)
     if tally is None:
-        made = _made_meanwhile(exchange, parsed, estimator)
-        return _estimated(exchange, parsed, made) if left and exchange.target is not None else None
+        return _of_what_was_sent(exchange, parsed, estimator) if left else None
     if exchange.status >= 400 and not (left and exchange.status == ClientGone.status):
         return None
     reported = tally.usage
@@ -105,6 +106,14 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
     if tally.failed and isinstance(exchange.error, UpstreamRefused):
         return None  # It came too late to be given to the client.
     return _estimated(exchange, parsed, output, tally.counted)
+
+
+def _of_what_was_sent(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) -> Usage | None:
+    """What a request has used whose client left before the first byte; None where no upstream can have got it."""
+    attempts = exchange.attempts
+    if exchange.target is None or (attempts and attempts[-1][1] == NOT_SENT):
+        return None
+    return _estimated(exchange, parsed, _made_meanwhile(exchange, parsed, estimator))
 
 
 def _with_rest(exchange: Exchange, parsed: ParsedRequest, tally: AnswerTally, reported: Usage, output: int) -> Usage:

@@ -17,8 +17,8 @@ from gateway.runtime.tasks import BackgroundTasks
 from gateway.runtime.turn import Turn
 from gateway.upstream.client_options import DISTRUST_SECONDS, IDLE_SECONDS, ClientOptions
 from gateway.upstream.connect import UpstreamOrigin
-from gateway.upstream.connection import HUNG_UP, StaleConnection
-from gateway.upstream.contract import FailureReason, UpstreamRequest
+from gateway.upstream.connection import HUNG_UP, Connection, StaleConnection
+from gateway.upstream.contract import NOT_SENT, FailureReason, UpstreamRequest
 from gateway.upstream.pool import Holder, Pool
 from gateway.upstream.response_stream import ResponseStream
 from gateway.upstream.upload import beginning
@@ -56,7 +56,7 @@ class HttpClient:
         head = pool.origin.head(request)
         body = request.body if rest is None else beginning(request.body, rest)
         holder = Holder(request.model, request.team)
-        connection, is_fresh = pool.take_idle(holder) or await pool.acquire(holder), False
+        connection, is_fresh = pool.take_idle(holder) or await _acquired(pool, holder, request, fresh=False), False
         while True:
             try:
                 response = connection.begin(head, body, rest, began)
@@ -75,7 +75,7 @@ class HttpClient:
             # Not a retry, which would be the caller's to decide: the server has not received the request.
             request.note_attempt(upstream.name, "stale_connection")
             pool, is_fresh = self._pools.get(upstream) or self._new_pool(upstream), True
-            connection = await pool.acquire(holder, fresh=True)
+            connection = await _acquired(pool, holder, request, fresh=True)
 
     def keep(self, models: Iterable[Model], teams: int) -> None:
         """Which models and how many teams there are from now on, so that they can share an upstream's connections."""
@@ -119,3 +119,12 @@ class HttpClient:
 
     def _forget(self, upstream: Upstream) -> None:
         del self._pools[upstream]
+
+
+async def _acquired(pool: Pool, holder: Holder, request: UpstreamRequest, *, fresh: bool) -> Connection:
+    """As `Pool.acquire`; an attempt that is cancelled meanwhile is noted."""
+    try:
+        return await pool.acquire(holder, fresh)
+    except asyncio.CancelledError:
+        request.note_attempt(pool.name, NOT_SENT)
+        raise

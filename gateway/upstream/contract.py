@@ -27,6 +27,10 @@ def _not_noted(_upstream: str, _outcome: str) -> None:
     """Where attempts are of no interest."""
 
 
+NOT_SENT = "not_sent"
+"""The outcome of an attempt whose caller left before there was a connection for it."""
+
+
 class UpstreamRequest(msgspec.Struct, frozen=True):
     """A request to an upstream. `path` follows the upstream's base URL, `query` is what of the caller's is let
     through, and so are `headers`. The client adds the upstream's own query and headers, Host, the framing and
@@ -49,7 +53,8 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     takes_other_headers: bool = False
     """Whether it is one of the API for which the upstream takes its credential in another way."""
     note_attempt: Callable[[str, str], None] = _not_noted
-    """Called with the upstream's name and the outcome of an attempt that is followed by another: `stale_connection`."""
+    """Called with the upstream's name and the outcome of an attempt that is followed by another, `stale_connection`, or
+    is cancelled before anything was sent, `NOT_SENT`."""
 
 
 class UpstreamClient(Protocol):

@@ -118,6 +118,7 @@ class Pool:
         emptied: Callable[[], None],
         make_room: Callable[[], bool],
     ) -> None:
+        self.name = upstream.name
         self.origin = origin
         self.shares = ConnectionShares(upstream.max_connections)
         self._upstream = upstream

@@ -9,6 +9,7 @@ import pytest
 from gateway.core.estimate import TOKENS_PER_SECOND_AT_FIRST
 from gateway.core.request import IncomingRequest
 from gateway.demo import DemoScript, DemoUpstream
+from gateway.upstream.contract import NOT_SENT
 from tests.hand_upstream import DONE, content, event, finish, hand_upstream, usage
 from tests.raw_client import http_chat, raw_client
 from tests.unit.web.test_http_connection import TakingClient
@@ -72,6 +73,26 @@ async def test_a_client_that_leaves_before_the_first_byte_pays_for_its_prompt(st
         assert exchange.usage.output == made
         assert gateway.lines[-1]["status"] == 499
         assert (await gateway.ledger()).requests == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_before_its_prompt_could_be_sent_pays_nothing(stream: bool) -> None:
+    async with hand_upstream() as upstream:
+        told = {"up1": {"base_url": upstream.base_url, "max_connections": 1}}
+        async with whole_gateway(upstream.base_url, upstreams=told) as gateway, raw_client(gateway.port) as client:
+            first = asyncio.create_task(gateway.chat())
+            turn = await upstream.asked()
+            client.send(http_chat(stream=stream))
+            await _until_in_flight(gateway, 2)
+            while not any(pool._lines for pool in gateway.gateway._client._pools.values()):
+                await asyncio.sleep(0)
+            client.hang_up()
+            left = await gateway.ended()
+            assert (left.status, left.usage, left.attempts) == (499, None, (("up1", NOT_SENT),))
+            turn.answer(b"{}")
+            assert (await first).status == 200
+            await gateway.ended()
+            assert (await gateway.ledger()).requests == 1
 
 
 async def test_a_client_that_leaves_within_a_plain_answer_ends_the_upstream_request() -> None:
