@@ -189,7 +189,7 @@ async def test_the_next_route_answers_for_a_plain_answer_that_breaks(halt: str, 
     ):
         assert (await gateway.chat()).status == 200
         exchange = await gateway.ended()
-        assert exchange.attempts == [("up1", "hung_up"), ("up2", "200")]
+        assert exchange.attempts == (("up1", "hung_up"), ("up2", "200"))
         assert exchange.usage is not None
         assert exchange.usage.output == 4
         assert (await gateway.ledger()).requests == 1
