@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
 
 import msgspec
 
 from gateway.core.errors import NoWorker
+from gateway.core.json_object import JsonObject
 from gateway.runtime.slices import in_slices
 from gateway.runtime.workers import WorkerPool
 from gateway.telemetry import series
@@ -119,9 +121,9 @@ class AdminAggregator:
         if request.path == PREFIX + "reload":
             return _worst(await self._pool.request_each("admin", body, RELOAD_TIMEOUT_S))
         if request.path == PREFIX + "upstreams":
-            return _all_upstreams(await self._pool.request_each("admin", body, PAGE_TIMEOUT_S))
+            return _joined(await self._pool.request_each("admin", body, PAGE_TIMEOUT_S), _all_upstreams)
         if request.path == PREFIX + "traffic":
-            return _all_traffic(await self._pool.request_each("admin", body, PAGE_TIMEOUT_S))
+            return _joined(await self._pool.request_each("admin", body, PAGE_TIMEOUT_S), _all_traffic)
         if request.path == PREFIX + "overview" and request.method == "GET":
             return await self._overview(request, body)
         ask = self._pool.request_any if request.method == "GET" else self._pool.request_one
@@ -160,30 +162,31 @@ def _worst(replies: dict[int, bytes | None]) -> AdminResponse:
     return worst
 
 
-def _all_traffic(replies: dict[int, bytes | None]) -> AdminResponse:
-    """The samples of the workers that answer, added up. Those of a dead worker are lost."""
-    answered = _answered(replies)
+def _joined(
+    replies: dict[int, bytes | None], join: Callable[[Mapping[int, list[JsonObject]]], object]
+) -> AdminResponse:
+    """What `join` makes of the lists of the workers that answer, by worker. The worst refusal, where one refuses."""
+    answered = {worker: reply for worker, reply in sorted(replies.items()) if reply is not None}
     worst = _worst(dict(answered))
     if worst.status >= 400:
         return worst
-    each = (msgspec.json.decode(_response(reply).body)["data"] for reply in answered.values())
-    return json_response(200, traffic_report(chain.from_iterable(each)))
+    return json_response(
+        200,
+        join({worker: msgspec.json.decode(_response(reply).body)["data"] for worker, reply in answered.items()}),
+    )
 
 
-def _answered(replies: dict[int, bytes | None]) -> dict[int, bytes]:
-    return {worker: reply for worker, reply in replies.items() if reply is not None}
+def _all_traffic(samples: Mapping[int, list[JsonObject]]) -> JsonObject:
+    """The samples of all workers, added up. Those of a dead worker are lost."""
+    return traffic_report(chain.from_iterable(samples.values()))
 
 
-def _all_upstreams(replies: dict[int, bytes | None]) -> AdminResponse:
-    """The upstreams as the workers that answer see them. One is up if each of them would use it."""
-    answered = _answered(replies)
-    worst = _worst(dict(answered))
-    if worst.status >= 400:
-        return worst
+def _all_upstreams(views: Mapping[int, list[JsonObject]]) -> JsonObject:
+    """The upstreams as the workers see them. One is up if each of them would use it."""
     upstreams: dict[str, dict[str, Any]] = {}
     circuits: dict[tuple[str, ...], dict[str, Any]] = {}
-    for worker, reply in sorted(answered.items()):
-        for seen in msgspec.json.decode(_response(reply).body)["data"]:
+    for worker, view in views.items():
+        for seen in view:
             empty = {"up": True, "failed_checks": {}, "in_flight": 0, "circuits": []}
             found = upstreams.setdefault(seen["name"], {**seen, **empty})
             found["up"] = found["up"] and seen["up"]
@@ -196,7 +199,7 @@ def _all_upstreams(replies: dict[int, bytes | None]) -> AdminResponse:
                 _add_circuit(circuits[alike], circuit, worker)
     for found in upstreams.values():
         found["circuits"].sort(key=lambda circuit: circuit["model"])
-    return json_response(200, {"data": list(upstreams.values()), "next": None})
+    return {"data": list(upstreams.values()), "next": None}
 
 
 def _add_circuit(known: dict[str, Any], circuit: dict[str, Any], worker: int) -> None:
