@@ -38,8 +38,6 @@ import asyncio
 import math
 from collections.abc import Callable
 from enum import Enum, StrEnum, auto
-from fcntl import ioctl
-from termios import FIONREAD, TIOCOUTQ
 from time import monotonic, thread_time
 from typing import Protocol
 
@@ -51,13 +49,11 @@ from gateway.upstream.contract import FailureReason
 from gateway.upstream.deadlines import Deadlines
 from gateway.upstream.framing import NO_HEADERS, Framing
 from gateway.upstream.response_stream import ResponseStream
+from gateway.upstream.socket_queues import has_unacknowledged, has_unread
 from gateway.upstream.upload import Upload
 
 ONE_WRITE_BYTES = 65_536
 """Up to here head and body go out joined, in one system call; a larger body is not copied for it."""
-
-_NONE = bytes(4)
-"""A number of the system's that is zero."""
 
 HUNG_UP = FailureReason("hung_up", "closed the connection before it answered")
 
@@ -204,7 +200,7 @@ class Connection(asyncio.BufferedProtocol):
     def has_unread_bytes(self) -> bool:
         """Whether the system holds bytes of the upstream already: while idle, they answer no request. Under TLS
         they can be a message of TLS itself."""
-        return not self._is_tls and _has_queued(self._fileno, FIONREAD)
+        return not self._is_tls and has_unread(self._fileno)
 
     def abort(self) -> None:
         """Close now, whatever is not sent or not read. Harmless when closed."""
@@ -333,7 +329,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         # To be asked here alone: when `connection_lost` comes, the descriptor can be another socket's.
-        self._hung_up(HangUp.CLOSED, is_unacknowledged=_has_queued(self._fileno, TIOCOUTQ))
+        self._hung_up(HangUp.CLOSED, is_unacknowledged=has_unacknowledged(self._fileno))
         self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -501,14 +497,3 @@ class Connection(asyncio.BufferedProtocol):
         if unsent < self._unsent and self._state is _SENDING:
             self._unsent = unsent
             self._deadlines.sending(now)
-
-
-def _has_queued(fileno: int, queue: int) -> bool:
-    """Whether the system holds bytes of a TCP socket (tcp(7)): FIONREAD, received and not read; TIOCOUTQ, written and
-    not acknowledged. False where that is not known."""
-    count = bytearray(4)  # What can be written to is what `ioctl` tries first: it takes bytes for an error before.
-    try:
-        ioctl(fileno, queue, count)
-    except OSError:
-        return False
-    return count != _NONE
