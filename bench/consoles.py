@@ -31,11 +31,12 @@ import aiohttp
 import click
 import uvloop
 
+from bench.free_ports import free_port
 from bench.load import Seen, Target, connect, run
 from bench.measures import Latency, latency_of
 from bench.peers import PEERS, Place
 from bench.rounds import two_cores
-from bench.servers import MODEL, Server, demo_upstream, free_port
+from bench.servers import MODEL, Server, demo_upstream
 
 CONSOLES = 50
 POLL_S = 10.0

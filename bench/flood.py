@@ -30,7 +30,8 @@ import aiohttp
 import click
 import msgspec
 
-from bench.servers import MODEL, PRICE, Server, demo_upstream, free_port
+from bench.free_ports import free_port
+from bench.servers import MODEL, PRICE, Server, demo_upstream
 
 KEY = "gw_" + "f" * 40
 FLOOD_BYTES = 100_000_000

@@ -28,6 +28,7 @@ import msgspec
 
 from bench import servers
 from bench.admission import redis_server
+from bench.free_ports import free_port
 from bench.load import Seen, Target, connect, run
 
 BUDGET = Path(__file__).with_name("instructions.json")
@@ -99,7 +100,7 @@ LONE_EVENTS = (
 @contextmanager
 def counted_gateway(folder: Path, upstream_port: int, store_url: str, key: str) -> Iterator[tuple[Target, int]]:
     """A gateway under callgrind, which counts nothing yet; and its process id."""
-    port = servers.free_port()
+    port = free_port()
     before = servers.Before(upstream_port, upstream_port, key)
     settings = servers.settings(port, before) | {"store": {"url": store_url, "timeout": "10s"}}
     (folder / "gateway.yaml").write_bytes(msgspec.json.encode(settings))

@@ -33,7 +33,8 @@ import click
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.servers import LOWEST_PRIORITY, MODEL, PRICE, Server, demo_upstream, free_port
+from bench.free_ports import free_port
+from bench.servers import LOWEST_PRIORITY, MODEL, PRICE, Server, demo_upstream
 
 TOKEN = secrets.token_urlsafe()
 QUIET_LOOPS = 8

@@ -31,11 +31,12 @@ from typing import NamedTuple
 import click
 import uvloop
 
+from bench.free_ports import free_port
 from bench.load import LoadFailed, Seen, Target, connect
 from bench.measures import CHUNK_INTERVAL_MS, STREAMS, Latency, latency_of
 from bench.report import machine, write_into
 from bench.rounds import two_cores
-from bench.servers import MODEL, SPENT_KEY, UNKNOWN_KEY, Server, demo_upstream, free_port
+from bench.servers import MODEL, SPENT_KEY, UNKNOWN_KEY, Server, demo_upstream
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- bench of peers: begin -->", "<!-- bench of peers: end -->"

@@ -29,6 +29,7 @@ import click
 import uvloop
 
 from bench import servers
+from bench.free_ports import free_port
 from bench.load import Seen, Target, connect, run
 from bench.servers import MODEL, Server
 from gateway.app.gateway import Gateway
@@ -173,7 +174,7 @@ def main(keys: int, rounds: int, seconds: float, one_core: bool, as_json: bool) 
     cores = {gateway_core} if one_core else {load_core, gateway_core}
     os.sched_setaffinity(0, {load_core})
     key = f"gw_{secrets.token_urlsafe(32)}"
-    port, admin_port = servers.free_port(), servers.free_port()
+    port, admin_port = free_port(), free_port()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with servers.demo_upstream(load_core, folder) as upstream:

@@ -16,6 +16,8 @@ from typing import Self
 
 import msgspec
 
+from bench.free_ports import free_port
+
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 KIB = 1024
@@ -50,6 +52,8 @@ class Server:
         self._log = log
 
     def __enter__(self) -> Self:
+        if self._listens():
+            raise RuntimeError(f"Another program listens on port {self.port}, which is for {' '.join(self._command)}.")
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
         os.sched_setaffinity(self._process.pid, self._cores)
@@ -120,12 +124,6 @@ def busy_ns(core: int) -> int:
     (line,) = [line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} ")]
     user, nice, system, _idle, _iowait, _irq, _softirq, steal, *_ = (int(ticks) for ticks in line.split()[1:])
     return (user + nice + system + steal) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def demo_upstream(core: int, folder: Path, *flags: str) -> Server:

@@ -17,7 +17,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.free_ports import free_port
+from bench.free_ports import free_port
 
 _PATIENCE_S = 10.0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.free_ports import free_port
+from bench.free_ports import free_port
 
 pytest.register_assert_rewrite("tests.clients.programs.side_by_side")
 

@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from bench.free_ports import free_port
 from tests.deploy.processes import Running, outcome, run, running
-from tests.free_ports import free_port
 from tests.house.tree import ROOT
 
 CURL = re.compile(r"^curl -sN .*?\]\}'$", re.MULTILINE | re.DOTALL)

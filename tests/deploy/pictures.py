@@ -12,11 +12,11 @@ from pathlib import Path
 
 import aiohttp
 
+from bench.free_ports import free_port
 from deploy.dashboards.__main__ import DASHBOARDS, SHIPPED
 from tests.deploy.load import SPREAD, Clients, configuration
 from tests.deploy.processes import ROOT, Json, demo_upstream, gateway, redis, run, tool
 from tests.deploy.prometheus import Prometheus, prometheus
-from tests.free_ports import free_port
 
 DOCS = ROOT / "docs" / "pictures"
 SECONDS = 120

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.free_ports import free_port
+from bench.free_ports import free_port
 
 ROOT = Path(__file__).parents[2]
 NPM = Path(__file__).parent / "npm"

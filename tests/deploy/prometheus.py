@@ -10,8 +10,8 @@ from pathlib import Path
 
 import aiohttp
 
+from bench.free_ports import free_port
 from tests.deploy.processes import Json, running, tool
-from tests.free_ports import free_port
 
 VARIABLES = {"$__rate_interval": "6s", "$__range": "10m", "$team": ".+", "$upstream": ".+"}
 """What Grafana puts in for its variables; a rate needs some four scrapes."""

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bench.free_ports import free_port
 from gateway.cli.demo_upstream import demo_upstream
 from tests.deploy.processes import ROOT, Json, gateway_command, run, running, tool
-from tests.free_ports import free_port
 
 COMPOSE = ROOT / "docker-compose.yml"
 SECRETS = dict.fromkeys(("REDIS_PASSWORD", "INDUCTA_API_KEY", "GRAFANA_PASSWORD"), "a" * 43)

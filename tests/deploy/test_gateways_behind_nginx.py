@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from bench.free_ports import free_port
 from tests.deploy.load import KEYS, MODEL, configuration
 from tests.deploy.processes import (
     PATIENCE_S,
@@ -26,7 +27,6 @@ from tests.deploy.processes import (
     tool,
 )
 from tests.deploy.prometheus import prometheus
-from tests.free_ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from bench.free_ports import free_port
 from gateway import __version__
 from tests.deploy.load import configuration
 from tests.deploy.processes import ROOT, outcome, run, running, tool
-from tests.free_ports import free_port
 
 DOCKERFILE = ROOT / "Dockerfile"
 HTTP_OK = 200

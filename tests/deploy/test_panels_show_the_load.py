@@ -8,11 +8,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from bench.free_ports import free_port
 from deploy.dashboards.__main__ import DASHBOARDS, SHIPPED
 from tests.deploy.load import Clients, configuration
 from tests.deploy.processes import demo_upstream, gateway, redis
 from tests.deploy.prometheus import Prometheus, prometheus
-from tests.free_ports import free_port
 
 NOWHERE = "http://127.0.0.1:{}/v1"
 LATER = {("teams", "Runs out in")}

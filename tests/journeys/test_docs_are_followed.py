@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.free_ports import free_port
 from gateway.demo.server import DemoUpstream
 from tests.deploy.processes import running
-from tests.free_ports import free_port
 from tests.house.shell_blocks import Block, blocks
 from tests.house.tree import ROOT, place
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from bench.free_ports import free_port
 from gateway.__main__ import main
 from gateway.demo import DemoScript, DemoUpstream
-from tests.free_ports import free_port
 from tests.redis_servers import RedisServer, redis_server
 from tests.whole_gateway import MODEL, Json, WholeGateway, configuration, whole_gateway
 

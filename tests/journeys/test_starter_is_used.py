@@ -7,8 +7,8 @@ import re
 import sys
 from pathlib import Path
 
+from bench.free_ports import free_port
 from tests.deploy.processes import run, running
-from tests.free_ports import free_port
 
 STEP = re.compile(r"^\d\. .*?\n\n(.*?)(?=\n\n\d\.|\Z)", re.MULTILINE | re.DOTALL)
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import aiohttp
 
+from bench.free_ports import free_port
 from gateway.demo import DemoScript, DemoUpstream
-from tests.free_ports import free_port
 from tests.soak.stores import SoakStore, soak_store
 from tests.whole_gateway import Json, key_settings
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import yaml
 
+from bench.free_ports import free_port
 from tests.clients.programs.programs import AGENTS, CLAUDE, ENVIRONMENTS, GPT, QUIET, required, run
 from tests.clients.programs.request_tap import request_tap
 from tests.clients.programs.scripted_upstream import scripted_upstream
 from tests.clients.programs.side_by_side import Scene, assert_charged, outcome
 from tests.clients.programs.test_errands import PATIENCE_S
-from tests.free_ports import free_port
 from tests.whole_gateway import whole_gateway
 
 CERTIFICATES = Path(__file__).parents[2] / "contract" / "upstream" / "certificates"

@@ -8,12 +8,12 @@ from struct import pack
 import msgspec
 import pytest
 
+from bench.free_ports import free_port
 from gateway.core.errors import StoreUnavailable
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.store.contract import ESTIMATES_DAYS, ESTIMATES_MERGED, CallRefused, Store
 from gateway.store.in_redis import RedisStore
 from tests.contract.store.keepers import UTC, redis_options
-from tests.free_ports import free_port
 from tests.redis_servers import RedisServer
 
 RED, BLUE = EstimateSubject("red", "m"), EstimateSubject('b|"\n', "ü")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from redis.crc import key_slot
 
+from bench.free_ports import free_port
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit, Scope
 from gateway.store.backlog import Policy
@@ -24,7 +25,6 @@ from gateway.store.outbox import OutboxStore
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, set_clock, truth, used_and_held
 from tests.contract.store.conftest import emptied
 from tests.contract.store.keepers import UTC, redis_options, sure_tasks
-from tests.free_ports import free_port
 from tests.redis_servers import RedisServer, redis_sentinels, redis_server
 
 EVERYBODY = {"scope": Scope.ORGANISATION, "subject": "", "team": ""}

@@ -11,11 +11,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from bench.free_ports import free_port
 from gateway.__main__ import main
 from gateway.cli.admin_client import AdminClient, AdminUnavailable, refusals_in_one_line
 from gateway.core.address import Address
 from gateway.core.errors import FieldInvalid, GatewayError, StoreUnavailable, UrlUnknown
-from tests.free_ports import free_port
 from tests.whole_gateway import configuration, settings_of
 
 

@@ -1,7 +1,7 @@
 """Loopback ports for servers that take a number and cannot be asked for theirs.
 
 A port is free when it is drawn and taken a moment later. So it is drawn from below those that the kernel gives to
-outgoing connections, of which the tests open thousands meanwhile, and no process draws one twice.
+outgoing connections, of which tests and loads open thousands meanwhile, and no process draws one twice.
 """
 
 from __future__ import annotations
