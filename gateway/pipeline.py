@@ -279,7 +279,7 @@ class Pipeline:
         if parsed.creates is not None:
             self._objects.begin(exchange)
         if parsed.stream:
-            writer.keep_alive(services.keepalive_s, exchange.limit_headers)
+            writer.keep_alive(services.keepalive_s, exchange.limit_lines)
         targets = route(parsed, request.headers, caller, services.upstream.routing, services.clock, exchange.held_by)
         exchange.response = response = await forward(exchange, parsed, targets, services.upstream, writer)
         if not relay_if_whole(exchange, parsed, response, writer):
@@ -404,7 +404,7 @@ class Pipeline:
         if not writer.started:
             exchange.status = error.status
         if exchange.reservation is not None:
-            error.headers = exchange.limit_headers() or error.headers
+            error.limit_lines = exchange.limit_lines()
         writer.fail(error)
 
     def _why_ended(self, task: asyncio.Task[Any]) -> GatewayError:

@@ -52,7 +52,9 @@ class GatewayError(Exception):
     """Both together, made once for each class: they are asked for several times for each error."""
     should_retry: bool | None = None
     headers: Sequence[tuple[str, str]] = ()
-    """More headers of the answer: what its status asks for, or the state of the caller's limits."""
+    """More headers of the answer: what its status asks for."""
+    limit_lines: str = ""
+    """The headers that report the caller's limits, as lines, each with a line break in front of it."""
     ends_connection: ClassVar[bool] = False
     """Whether no further request of the client is served on its connection."""
     fields: str = ""

@@ -13,7 +13,7 @@ from gateway.core.limit_status import LimitHeaders
 from gateway.core.refusals import Fault
 from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.reservation import AdmissionRequest, Refusal, Reservation
-from gateway.core.response import Headers, UpstreamResponse
+from gateway.core.response import UpstreamResponse
 from gateway.core.snapshot import Caller, Target
 from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.core.traces import RequestTrace
@@ -153,18 +153,17 @@ class Exchange:
             return None
         return self.reservation.granted // self.parsed.choices
 
-    def limit_headers(self) -> Headers:
-        """The headers that report the caller's limits, as they were at admission; none before that. They are not kept:
-        most answers need them once, and a stream would hold them to its end."""
+    def limit_lines(self) -> str:
+        """The headers that report the caller's limits, as they were at admission, as lines, each with a line break in
+        front of it; empty before that. They are not kept: most answers need them once, and a stream would hold them to
+        its end."""
         reservation = self.reservation
         if reservation is None or self.parsed is None:
-            return ()
+            return ""
         statuses = reservation.limit_statuses
         names = LimitHeaders(statuses.limits) if statuses.are_raised else self.parsed.binding.headers
-        headers = names.written(statuses, reservation.at_ms)
-        if reservation.capped:
-            headers.append(("x-quota-output-cap", str(self.quota_output_cap())))
-        return headers
+        lines = names.lines(statuses, reservation.at_ms)
+        return f"{lines}\r\nx-quota-output-cap: {self.quota_output_cap()}" if reservation.capped else lines
 
     def failure(self) -> Failure | None:
         """None where the client was given what it asked for."""

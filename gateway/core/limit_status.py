@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from gateway.core.endpoints import Dialect
 from gateway.core.errors import LimitRefusal, QuotaSpent, RateExceeded, RequestExceedsLimit
 from gateway.core.limits import MICRO, Limit, Meter, Mode, Per, Scope
@@ -28,25 +30,25 @@ _PLACES = 6
 
 
 class LimitHeader(NamedTuple):
-    """How a limit appears in the head of an answer: the limit's `place` among those of the request, and the header that
-    never changes, `shown`."""
+    """How a limit appears in the head of an answer: the limit's `place` among those of the request, and its lines, each
+    with a line break in front of it. `before_left` is what comes before the amount that is left: the line that never
+    changes, and the next one's name. `before_reset` is what comes before the time until it is whole again."""
 
     place: int
     capacity: int
-    shown: tuple[str, str]
-    remaining_name: str
-    reset_name: str
+    before_left: str
+    before_reset: str
     in_dollars: bool
 
     @property
     def fields(self) -> _HeaderFields:
-        return self.place, self.capacity, self.shown, self.remaining_name, self.reset_name, self.in_dollars
+        return self.place, self.capacity, self.before_left, self.before_reset, self.in_dollars
 
 
 _Shown = tuple[Meter, bool, Mode, int, int]
 """What of a limit is in headers: its meter, whether it is a rate, its mode, amount and burst."""
 
-_HeaderFields = tuple[int, int, tuple[str, str], str, str, bool]
+_HeaderFields = tuple[int, int, str, str, bool]
 """The fields of a `LimitHeader`. Each answer takes some apart: of a tuple with names each would be asked for by
 itself."""
 
@@ -62,31 +64,33 @@ class LimitHeaders:
         self.last_error: LimitRefusal | None = None
         """Of a refusal by one of the limits."""
 
-    def written(self, statuses: LimitStatuses, now_ms: int) -> list[tuple[str, str]]:
-        """The headers. `statuses` are those of the limits, in the same order; the last ones may be missing."""
+    def lines(self, statuses: LimitStatuses, now_ms: int) -> str:
+        """The headers as lines, each with a line break in front of it. `statuses` are those of the limits, in the same
+        order; the last ones may be missing."""
         used, held, resets_ms = statuses.used, statuses.held, statuses.resets_ms
         known = self._known[len(used)]
         headers: Sequence[_HeaderFields] | None = known.fields
         if headers is None:
             headers = _all_tightest(known.alternatives, used, held)
-        written: list[tuple[str, str]] = []
-        for place, capacity, shown, remaining_name, reset_name, in_dollars in headers:
+        lines = ""
+        for place, capacity, before_left, before_reset, in_dollars in headers:
             left = capacity - used[place] - held[place]
             if left < 0:
                 left = 0
-            remaining = remaining_name, _dollars(left) if in_dollars else f"{left}"
+            amount = _dollars(left) if in_dollars else left
             if reset_ms := resets_ms[place]:
-                written += shown, remaining, (reset_name, duration_text(reset_ms - now_ms))
+                lines = f"{lines}{before_left}{amount}{before_reset}{duration_text(reset_ms - now_ms)}"
             else:
-                written += shown, remaining
-        return written
+                lines = f"{lines}{before_left}{amount}"
+        return lines
 
     def resets(self, statuses: LimitStatuses) -> dict[str, int]:
-        """The headers that say when a limit is whole again, with that time: of `written`, what time alone changes."""
+        """What of `lines` time alone changes: what comes before the time until a limit is whole again, with the moment
+        at which it is."""
         used, held, resets_ms = statuses.used, statuses.held, statuses.resets_ms
         known = self._known[len(used)]
         headers = _all_tightest(known.alternatives, used, held)
-        return {each.reset_name: resets_ms[each.place] for each in headers if resets_ms[each.place]}
+        return {each.before_reset: resets_ms[each.place] for each in headers if resets_ms[each.place]}
 
 
 class KnownHeaders:
@@ -96,10 +100,10 @@ class KnownHeaders:
     __slots__ = ("alternatives", "fields")
 
     def __init__(self, headers: Iterable[LimitHeader]) -> None:
-        by_name: dict[str, list[LimitHeader]] = {}
+        by_lines: dict[str, list[LimitHeader]] = {}
         for header in headers:
-            by_name.setdefault(header.remaining_name, []).append(header)
-        self.alternatives = alternatives = tuple(map(tuple, by_name.values()))
+            by_lines.setdefault(header.before_reset, []).append(header)
+        self.alternatives = alternatives = tuple(map(tuple, by_lines.values()))
         is_shared = any(len(each) > 1 for each in alternatives)
         self.fields = None if is_shared else [each[0].fields for each in alternatives]
 
@@ -132,13 +136,14 @@ def _header_of(place: int, shown: _Shown) -> LimitHeader | None:
     if noun is None or mode is Mode.SHADOW or (is_rate and meter is Meter.USD):
         return None
     prefix = "x-ratelimit" if is_rate else "x-quota"
+    in_dollars = meter is Meter.USD
+    of = _dollars(amount) if in_dollars else amount
     return LimitHeader(
         place=place,
         capacity=burst,
-        shown=(f"{prefix}-limit-{noun}", _dollars(amount) if meter is Meter.USD else str(amount)),
-        remaining_name=f"{prefix}-remaining-{noun}",
-        reset_name=f"{prefix}-reset-{noun}",
-        in_dollars=meter is Meter.USD,
+        before_left=f"\r\n{prefix}-limit-{noun}: {of}\r\n{prefix}-remaining-{noun}: ",
+        before_reset=f"\r\n{prefix}-reset-{noun}: ",
+        in_dollars=in_dollars,
     )
 
 
@@ -163,9 +168,8 @@ class WrittenRefusal:
     the same.
 
     `before` and `after` are what its message has around this time, where it `waits`; `limit` is the 429's `limit`
-    object without it, `headers` are those that no time changes. `fields` has these headers as lines, `bodies` the
-    answer's body for each API and `logged` what the log says of it, once web/errors.py and telemetry/log.py
-    have written them.
+    object without it. `bodies` has the answer's body for each API and `logged` what the log says of it, once
+    web/errors.py and telemetry/log.py have written them.
     """
 
     def __init__(self, refusal: Refusal, headers: LimitHeaders, thinking_budget: int) -> None:
@@ -175,7 +179,8 @@ class WrittenRefusal:
         self._kind = _kind(refusal)
         self._type = QuotaSpent.type if self._kind is QuotaSpent else limit.meter.family
         self._resets = headers.resets(statuses)
-        self.headers = [each for each in headers.written(statuses, refusal.at_ms) if each[0] not in self._resets]
+        timeless = msgspec.structs.replace(statuses, resets_ms=(0,) * len(statuses))
+        self._lines = headers.lines(timeless, refusal.at_ms)
         budget = ""
         if thinking_budget and limit.is_quota and limit.meter in _OF_OUTPUT:
             budget = f" This includes a thinking budget of {thinking_budget:,} tokens: a lower one needs less."
@@ -183,7 +188,6 @@ class WrittenRefusal:
         self.before = f"{_message(refusal)} Try again in " if self.waits else _message(refusal)
         self.after = f".{budget}" if self.waits else budget
         self.limit = limit_object(refusal.limit_status) | {"requested": in_unit(limit, refusal.requested)}
-        self.fields = ""
         self.bodies: dict[Dialect, bytes] = {}
         self.logged = b""
 
@@ -195,15 +199,15 @@ class WrittenRefusal:
         """The error of this refusal, or of one that repeats it."""
         at_ms, retry_after_ms = refusal.at_ms, refusal.retry_after_ms
         left = duration_text(retry_after_ms) if self.waits else ""
-        headers = self.headers.copy()
-        for name, reset_ms in self._resets.items():
+        lines = self._lines
+        for before_reset, reset_ms in self._resets.items():
             reset_in_ms = reset_ms - at_ms
             # A spent quota lets requests pass again when its window ends: one of the headers says the same.
             is_left = self.waits and reset_in_ms == retry_after_ms
-            headers.append((name, left if is_left else duration_text(reset_in_ms)))
+            lines += before_reset + (left if is_left else duration_text(reset_in_ms))
         error = self._kind(f"{self.before}{left}{self.after}", retry_after_ms=retry_after_ms or None)
         error.type, error.refusal, error.written, error.left = self._type, refusal, self, left
-        error.headers, error.bodies = headers, {}
+        error.limit_lines, error.bodies = lines, {}
         return error
 
 

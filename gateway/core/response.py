@@ -102,16 +102,16 @@ class ResponseWriter(Protocol):
         ends."""
         ...
 
-    def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
+    def keep_alive(self, every_s: float, limit_lines: Callable[[], str]) -> None:
         """From now on, after each `every_s` of silence, send a comment (0: never). The first one begins an event
-        stream with what `headers` gives, if no answer has begun."""
+        stream with what `limit_lines` gives, if no answer has begun."""
         ...
 
-    def send(self, status: int, headers: Headers, body: bytes) -> None:
-        """The whole answer at once."""
+    def send(self, status: int, headers: Headers, body: bytes, limit_lines: str = "") -> None:
+        """The whole answer at once. `limit_lines` are more headers, as lines, each with a line break in front of it."""
         ...
 
-    def start(self, status: int, headers: Headers) -> None:
+    def start(self, status: int, headers: Headers, limit_lines: str = "") -> None:
         """Send the head of an answer whose length is not known, with the first piece; nothing, if it has begun already.
         Raises ClientGone."""
         ...

@@ -40,7 +40,7 @@ def relay_if_whole(
     exchange.tally = tally = _plain_tally(parsed, response)
     tally.feed(body)
     tally.close()
-    writer.send(response.status, answer_headers(exchange, response), body)
+    writer.send(response.status, answer_headers(response), body, exchange.limit_lines())
     exchange.whole = True
     return True
 
@@ -59,7 +59,7 @@ async def relay(
             return
         passage = _passage_of(exchange, parsed, response, writer)
         try:
-            writer.start(response.status, answer_headers(exchange, response))
+            writer.start(response.status, answer_headers(response), exchange.limit_lines())
             response.keep_headers(UPSTREAM_ID_HEADERS)
             passage.begin()
             writer.flush()
@@ -86,14 +86,13 @@ async def relay(
         exchange.upstream_seconds += clock.monotonic() - began
 
 
-def answer_headers(exchange: Exchange, response: CollectedResponse) -> Headers:
-    """The head that the client sees: a few of the upstream's headers and the state of the caller's limits. Clients go
-    by the content type, so that it says what the body is."""
+def answer_headers(response: CollectedResponse) -> Headers:
+    """What the client sees of the upstream's headers. Clients go by the content type, so that it says what the body
+    is."""
     passed, is_stream = _passed_to_client(response.headers), response.is_stream
     if is_stream != response.is_called_stream() and (is_stream or response.kind is _JSON):
         content_type = "text/event-stream; charset=utf-8" if is_stream else "application/json"
         passed = [("content-type", content_type), *[each for each in passed if each[0] != "content-type"]]
-    passed += exchange.limit_headers()
     return passed
 
 

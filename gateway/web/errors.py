@@ -111,17 +111,12 @@ def error_event(error: GatewayError, dialect: Dialect) -> bytes:
 
 
 def error_fields(error: GatewayError) -> str:
-    """`error_headers` as lines. Those of a refusal by a limit that no time changes are written once."""
-    if not isinstance(error, LimitRefusal) or (written := error.written) is None:
-        fields = field_lines(error_headers(error))
-        if error.is_shared:
-            error.fields = fields
-        return fields
-    if not written.fields:
-        written.fields = field_lines([JSON, *written.headers])
-    timed = [*error.headers[len(written.headers) :], *_headers_to_retry(error)]
-    error.fields = written.fields + field_lines(timed)
-    return error.fields
+    """`error_headers` as lines, with those of the caller's limits. `error.fields` has them for those who get the same
+    error."""
+    fields = field_lines(error_headers(error)) + error.limit_lines
+    if error.is_shared or isinstance(error, LimitRefusal):
+        error.fields = fields
+    return fields
 
 
 def error_headers(error: GatewayError) -> Headers:

@@ -44,7 +44,7 @@ class HttpResponseWriter:
         "_dialect",
         "_has_written",
         "_is_called_back",
-        "_limit_headers",
+        "_limit_lines",
         "_look_every_s",
         "_looks_at",
         "_request",
@@ -56,7 +56,7 @@ class HttpResponseWriter:
         "started",
     )
 
-    _limit_headers: Callable[[], Headers]
+    _limit_lines: Callable[[], str]
     _look_every_s: float
     _silent_looks: int
 
@@ -101,14 +101,14 @@ class HttpResponseWriter:
         if self._connection.congested:
             source.pause()
 
-    def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
+    def keep_alive(self, every_s: float, limit_lines: Callable[[], str]) -> None:
         if every_s > 0:
             self._is_called_back = True
-            self._look_every_s, self._limit_headers, self._silent_looks = every_s / _LOOKS, headers, 0
+            self._look_every_s, self._limit_lines, self._silent_looks = every_s / _LOOKS, limit_lines, 0
             self._look_later()
 
-    def send(self, status: int, headers: Headers, body: bytes) -> None:
-        self._send(status, field_lines(headers), body)
+    def send(self, status: int, headers: Headers, body: bytes, limit_lines: str = "") -> None:
+        self._send(status, field_lines(headers) + limit_lines, body)
 
     def _send(self, status: int, fields: str, body: bytes) -> None:
         if self._is_called_back:
@@ -116,7 +116,7 @@ class HttpResponseWriter:
         framing = "" if status in WITHOUT_LENGTH else f"content-length: {len(body)}\r\n"
         self._begin(status, fields, framing, body)
 
-    def start(self, status: int, headers: Headers) -> None:
+    def start(self, status: int, headers: Headers, limit_lines: str = "") -> None:
         if self.started:
             return
         if self.gone:
@@ -127,7 +127,7 @@ class HttpResponseWriter:
             headers = (*headers, ("cache-control", "no-cache"), ("x-accel-buffering", "no"))
         self._chunked = self._request.version >= (1, 1)
         self._closing = self._closing or not self._chunked
-        self._begin(status, field_lines(headers), CHUNKED if self._chunked else "", None)
+        self._begin(status, field_lines(headers) + limit_lines, CHUNKED if self._chunked else "", None)
 
     def write(self, data: bytes) -> None:
         connection = self._connection
@@ -184,13 +184,13 @@ class HttpResponseWriter:
     def _break_silence(self) -> None:
         if not self.started and self._request.content.is_eof():
             # A client that still sends its body does not wait yet.
-            self._begin_with_comment((*self._limit_headers(), ("content-type", "text/event-stream; charset=utf-8")))
+            self._begin_with_comment()
         elif self._streams_events and self._is_between_events() and not self.congested:
             self._write_comment()
 
-    def _begin_with_comment(self, headers: Headers) -> None:
+    def _begin_with_comment(self) -> None:
         if not self.gone:
-            self.start(200, headers)
+            self.start(200, [("content-type", "text/event-stream; charset=utf-8")], self._limit_lines())
             self._write_comment()
 
     def _write_comment(self) -> None:

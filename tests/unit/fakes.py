@@ -84,6 +84,12 @@ class StoredCallers:
         return snapshot_with()
 
 
+def headers_in(lines: str) -> dict[str, str]:
+    """Of headers as lines, each with a line break in front of it."""
+    _, *each = lines.split("\r\n")
+    return dict([line.split(": ") for line in each])
+
+
 class Client:
     """A response writer: what a client gets. It can leave, or read slowly, after so many bytes."""
 
@@ -94,7 +100,7 @@ class Client:
         self.body = b""
         self.pieces: list[bytes] = []
         self.error: GatewayError | None = None
-        self.keeps_alive_with: Callable[[], Headers] | None = None
+        self.keeps_alive_with: Callable[[], str] | None = None
         self._slow_after = slow_after
         self._read = 0
         self.source: AnswerSource | None = None
@@ -106,17 +112,17 @@ class Client:
     def control_source(self, source: AnswerSource) -> None:
         self.source = source
 
-    def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
-        self.keeps_alive_with = headers
+    def keep_alive(self, every_s: float, limit_lines: Callable[[], str]) -> None:
+        self.keeps_alive_with = limit_lines
 
-    def send(self, status: int, headers: Headers, body: bytes) -> None:
+    def send(self, status: int, headers: Headers, body: bytes, limit_lines: str = "") -> None:
         assert not self.started, "an answer begins once"
-        self._begin(status, headers)
+        self._begin(status, headers, limit_lines)
         self.body, self.ended = body, True
 
-    def start(self, status: int, headers: Headers) -> None:
+    def start(self, status: int, headers: Headers, limit_lines: str = "") -> None:
         if not self.started:
-            self._begin(status, headers)
+            self._begin(status, headers, limit_lines)
 
     def write(self, data: bytes) -> None:
         assert self.started, "the head comes first"
@@ -137,7 +143,7 @@ class Client:
         assert self.error is None, "one request has one error"
         self.error = error
         if not self.started:
-            self._begin(error.status, error.headers)
+            self._begin(error.status, error.headers, error.limit_lines)
 
     def read(self) -> None:
         """Read all that was sent."""
@@ -145,9 +151,9 @@ class Client:
         if self.source is not None:
             self.source.resume()
 
-    def _begin(self, status: int, headers: Headers) -> None:
+    def _begin(self, status: int, headers: Headers, limit_lines: str) -> None:
         self.started = True
-        self.status, self.headers = status, dict(headers)
+        self.status, self.headers = status, dict(headers) | headers_in(limit_lines)
 
 
 class ScriptedAnswer:

@@ -16,7 +16,7 @@ from gateway.core.limit_status import (
 )
 from gateway.core.limits import Limit, Meter, Mode, Per, Scope
 from gateway.core.reservation import LimitStatus, LimitStatuses, Refusal, RefusalReason
-from tests.unit.fakes import limit_statuses_of
+from tests.unit.fakes import headers_in, limit_statuses_of
 
 NOW = 1_793_880_000_000
 
@@ -38,9 +38,9 @@ def refusal(of: Limit, why: RefusalReason, retry_after_ms: int = 1_500, requeste
 
 
 def headers(*limit_statuses: LimitStatus) -> dict[str, str]:
-    told = LimitHeaders(each.limit for each in limit_statuses).written(limit_statuses_of(limit_statuses), NOW)
-    assert len(dict(told)) == len(told)
-    return dict(told)
+    told = LimitHeaders(each.limit for each in limit_statuses).lines(limit_statuses_of(limit_statuses), NOW)
+    assert len(headers_in(told)) == told.count("\r\n")
+    return headers_in(told)
 
 
 def test_a_rate_is_told_in_the_headers_of_openai() -> None:
@@ -77,8 +77,8 @@ def test_limits_without_a_status_are_left_out_whatever_was_told_before() -> None
     told = LimitHeaders([wide, own])
     every = limit_statuses_of([limit_status(wide, 599), limit_status(own, 7)])
     for statuses, left in ((every, "7"), (limit_statuses_of([every[0]]), "599"), (every, "7")):
-        assert dict(told.written(statuses, NOW))["x-ratelimit-remaining-requests"] == left
-    assert told.written(LimitStatuses(), NOW) == []
+        assert headers_in(told.lines(statuses, NOW))["x-ratelimit-remaining-requests"] == left
+    assert told.lines(LimitStatuses(), NOW) == ""
 
 
 def test_rates_and_quotas_requests_and_tokens_are_told_apart() -> None:
@@ -165,7 +165,8 @@ def test_a_refusal_names_the_limit_for_programs() -> None:
 
 
 def test_a_refusal_carries_the_headers_of_its_limits() -> None:
-    assert dict(refusal_error(refusal(limit(Meter.REQUESTS, Per.MINUTE), RefusalReason.SPENT)).headers) == {
+    error = refusal_error(refusal(limit(Meter.REQUESTS, Per.MINUTE), RefusalReason.SPENT))
+    assert headers_in(error.limit_lines) == {
         "x-ratelimit-limit-requests": "100",
         "x-ratelimit-remaining-requests": "0",
         "x-ratelimit-reset-requests": "6s",
@@ -176,7 +177,7 @@ def test_a_refusal_without_a_wait_still_says_when_its_limits_are_whole() -> None
     of = limit(Meter.TOKENS, Per.DAY, 1_000)
     statuses = limit_statuses_of([limit_status(of, 0, NOW)])
     told = refusal_error(Refusal(statuses[0], 5_000, RefusalReason.NEVER, 0, NOW, statuses))
-    assert dict(told.headers)["x-quota-reset-tokens"] == "0s"
+    assert headers_in(told.limit_lines)["x-quota-reset-tokens"] == "0s"
     assert "Try again" not in told.message
 
 
@@ -228,7 +229,8 @@ def test_a_refusal_that_is_repeated_is_told_as_if_for_the_first_time(meter: Mete
     for refused in (first, later, later, sooner, first):
         told, anew = refusal_error(refused, headers), refusal_error(refused, LimitHeaders(statuses.limits))
         assert (told.message, told.left, told.type) == (anew.message, anew.left, anew.type)
-        assert (dict(told.headers), told.retry_after_ms) == (dict(anew.headers), anew.retry_after_ms)
+        assert (told.limit_lines, told.retry_after_ms) == (anew.limit_lines, anew.retry_after_ms)
+        assert ("-reset-" in told.limit_lines) == bool(resets_ms)
     assert refusal_error(later, headers).retry_after_ms == (resets_ms - NOW - 70 if resets_ms else None)
     assert refusal_error(later, headers).written is refusal_error(first, headers).written
 
@@ -258,7 +260,7 @@ def test_another_refusal_by_the_same_limits_is_told_in_its_own_words(changes: di
     headers = LimitHeaders(first.limit_statuses.limits)
     refusal_error(first, headers)
     told, anew = refusal_error(other, headers), refusal_error(other, LimitHeaders(first.limit_statuses.limits))
-    assert (type(told), told.message, told.headers) == (type(anew), anew.message, anew.headers)
+    assert (type(told), told.message, told.limit_lines) == (type(anew), anew.message, anew.limit_lines)
     assert told.written is not None
     assert anew.written is not None
     assert told.written.limit == anew.written.limit

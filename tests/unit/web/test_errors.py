@@ -61,7 +61,7 @@ def test_a_refusal_that_is_repeated_differs_in_the_time_that_is_left(
         assert shown["limit"]["retry_after_ms"] == each.retry_after_ms
         anew = refusal_error(each, LimitHeaders(first.limit_statuses.limits), 2_000)
         assert shown == json.loads(error_body(anew, dialect))
-        assert error_fields(error) == field_lines(error_headers(anew))
+        assert error_fields(error) == field_lines(error_headers(anew)) + anew.limit_lines
 
 
 def test_gemini_is_told_the_time_that_is_left_of_a_rate() -> None:
