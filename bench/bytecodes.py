@@ -24,7 +24,7 @@ import msgspec
 
 from bench import servers
 from bench.admission import redis_server
-from bench.instructions import PLAIN, REFUSED, SETTLED_S, UNKNOWN, Load, sent, spend
+from bench.instructions import LONE_EVENT, LONE_EVENTS, PLAIN, REFUSED, SETTLED_S, UNKNOWN, Load, sent, spend
 from bench.load import Target
 from bench.traced import Executed
 
@@ -87,6 +87,18 @@ def executed(load: Load, requests: int, *, in_redis: bool) -> list[Executed]:
         return msgspec.json.decode(output.read_bytes(), type=list[Executed])
 
 
+def executed_for_lone_events(*, in_redis: bool) -> tuple[list[Executed], int]:
+    """What events that come alone have executed, without their requests, and how many they were: what long streams cost
+    more than short ones."""
+    short, long = LONE_EVENTS
+    before = {(one.file, one.function): one.bytecodes for one in executed(short, short.requests, in_redis=in_redis)}
+    more = [
+        Executed(one.file, one.function, one.bytecodes - before.get((one.file, one.function), 0))
+        for one in executed(long, long.requests, in_redis=in_redis)
+    ]
+    return more, long.requests * (long.chunks - short.chunks)
+
+
 def stage_of(file: str) -> str:
     """The stage that a file belongs to."""
     for stage, beginnings in STAGES.items():
@@ -96,29 +108,37 @@ def stage_of(file: str) -> str:
 
 
 @click.command(epilog="Example: python -m bench.bytecodes --functions")
-@click.option("--load", "name", type=click.Choice(list(LOADS)), default="plain", help="Which requests.")
+@click.option(
+    "--load",
+    "name",
+    type=click.Choice([*LOADS, "lone-event"]),
+    default="plain",
+    help="Which requests, or an event of a stream.",
+)
 @click.option("--store", type=click.Choice(["redis", "memory"]), default="redis", help="Where the limits are counted.")
 @click.option("--functions", is_flag=True, help="The functions that execute most, too.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
 def main(name: str, store: str, functions: bool, as_json: bool) -> None:
-    """Count what each stage of a request with four limits executes."""
+    """Count what each stage executes: of a request with four limits, or of an event that comes alone, without its
+    request."""
     stages: Counter[str] = Counter()
-    load = LOADS[name]
-    found = executed(load, REQUESTS, in_redis=store == "redis")
+    in_redis, what, count = store == "redis", LONE_EVENT, REQUESTS
+    if load := LOADS.get(name):
+        found, what = executed(load, REQUESTS, in_redis=in_redis), load.name
+    else:
+        found, count = executed_for_lone_events(in_redis=in_redis)
     for one in found:
         stages[stage_of(one.file)] += one.bytecodes
-    each = {name: round(count / REQUESTS) for name, count in stages.most_common()}
+    each = {name: round(bytecodes / count) for name, bytecodes in stages.most_common()}
     if as_json:
         click.echo(json.dumps({"python": sys.version.split()[0], "bytecodes": each}))
         return
     total = sum(each.values())
-    click.echo("\n".join(f"{count:7,}  {count / total:5.0%}  {name}" for name, count in each.items()))
-    click.echo(f"{total:7,}         for each {load.name}, Python {sys.version.split()[0]}")
+    click.echo("\n".join(f"{bytecodes:7,}  {bytecodes / total:5.0%}  {name}" for name, bytecodes in each.items()))
+    click.echo(f"{total:7,}         for each {what}, Python {sys.version.split()[0]}")
     if functions:
         most = sorted(found, key=lambda one: -one.bytecodes)[:FUNCTIONS]
-        click.echo(
-            "\n".join(f"{one.bytecodes / REQUESTS:7,.0f}  {Path(one.file).name}: {one.function}" for one in most)
-        )
+        click.echo("\n".join(f"{one.bytecodes / count:7,.0f}  {Path(one.file).name}: {one.function}" for one in most))
 
 
 if __name__ == "__main__":
