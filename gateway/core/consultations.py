@@ -20,12 +20,10 @@ import msgspec
 from gateway.core.endpoints import Endpoint
 from gateway.core.errors import FieldInvalid, ModelUnknown
 from gateway.core.json_spans import JsonSpans
+from gateway.core.model_errors import model_unknown
 from gateway.core.other_models import NamedModel, named_models
 from gateway.core.request_fields import TOKENS_MAX
 from gateway.core.snapshot import Binding, ConfigSnapshot, Model, Target
-
-SHOWN_NAME = 256
-"""Characters of a model's name that an error repeats."""
 
 _ADVISOR = re.compile(r"advisor_\d{8}\Z")
 """A tool by which a model asks another one
@@ -65,7 +63,7 @@ def consultations_of(
     for named in named_models(members):
         beside = snapshot.binding(binding.caller, named.name) if named.name is not None else None
         if named.name is not None and beside is None:
-            raise model_unknown(named.name, named.place)
+            raise model_unknown(named.name, named.place, snapshot)
         if not endpoint.is_free:
             _refuse_uncharged(named, binding.model, endpoint)
         if named.tool is not None and beside is not None:
@@ -78,6 +76,8 @@ def consultations_of(
                     f"The model {named.name!r} is not served by an upstream of {binding.model.name!r} here, which would"
                     " have to ask it. Name another one.",
                     param=named.place,
+                    asked=beside.model.name,
+                    why="model_not_served",
                 )
     return tuple(found)
 
@@ -111,12 +111,3 @@ def _consultation(tool: Mapping[str, Any], named: NamedModel, model: Model) -> C
         for name, usual in (("max_uses", 1), ("max_tokens", ADVICE_TOKENS))
     ]
     return Consultation(named.position, named.name or "", model, uses, tokens)
-
-
-def model_unknown(asked: str, param: str) -> ModelUnknown:
-    return ModelUnknown(
-        f"The model {asked[:SHOWN_NAME]!r} does not exist, or this key may not use it."
-        " GET /v1/models lists what it may use.",
-        param=param,
-        asked=asked,
-    )

@@ -175,14 +175,16 @@ class VersionUnsupported(CallerError):
 
 
 class ModelUnknown(CallerError):
-    """Unknown or not allowed: the answer is the same, so that names cannot be probed. `asked` is the model."""
+    """Unknown or not allowed: the answer is the same, so that names cannot be probed. `asked` is the model; `why` says
+    which, in a word, for the log."""
 
     status = 404
     code = "model_not_found"
 
-    def __init__(self, message: str, *, param: str | None = None, asked: str = "") -> None:
+    def __init__(self, message: str, *, param: str | None = None, asked: str = "", why: str = "model_unknown") -> None:
         super().__init__(message, param=param)
         self.asked = asked
+        self.why = why
 
 
 class ResponseUnknown(CallerError):

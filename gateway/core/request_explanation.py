@@ -32,7 +32,7 @@ _WHAT_HAPPENED = {
     "missing_api_key": "It came without a key.",
     "invalid_api_key": "Its key or token is not valid here.",
     "expired_api_key": "Its key or token has expired.",
-    "model_not_found": "It asked for a model that is unknown, or that its key may not use. Its log line names it.",
+    "model_not_found": "It asked for a model that it cannot use. Its log line names it.",
     "unknown_url": "It asked for a path that the gateway does not have: the client's base URL is probably wrong.",
     "method_not_allowed": "It used a method that the path does not take.",
     "invalid_json": "Its body is not valid JSON.",
@@ -49,7 +49,12 @@ _WHAT_HAPPENED = {
 }
 """Where the gateway's own message is not kept, since it may quote the request or the upstream."""
 
-_WHY_NOT_VALID = {
+_WHY_REFUSED = {
+    "model_unknown": "It asked for a model that does not exist here. Its log line names it.",
+    "model_forbidden": "Its key may not use the model that it asked for, which its log line names: see 'models' of its"
+    " key and team.",
+    "model_not_served": "No upstream of the model that it asked for has the API that it used: see 'endpoints' of the"
+    " model's upstreams.",
     "unknown": "There is no such key, or it was revoked.",
     "disabled": "Its key is disabled.",
     "expired": "Its key has expired.",
@@ -103,9 +108,9 @@ def _outcome(record: RequestRecord) -> Iterator[str]:
 
 
 def _reason(error: RecordedError) -> str:
-    if error.refused_because in _WHY_NOT_VALID:
+    if error.refused_because in _WHY_REFUSED:
         key = f" Its id is {error.refused_key}." if error.refused_because in _OF_A_KEY and error.refused_key else ""
-        return _WHY_NOT_VALID[error.refused_because] + key
+        return _WHY_REFUSED[error.refused_because] + key
     what = error.message or _WHAT_HAPPENED.get(error.code, "docs/errors.md says what this code means.")
     return what + (f" The field is {error.param}." if error.param else "")
 

@@ -50,7 +50,7 @@ class RecordedError(msgspec.Struct, frozen=True, omit_defaults=True):
     refused_key: str = ""
     """The id that the key or token has, or would have if it existed."""
     refused_because: str = ""
-    """What the code of a refused key leaves open, in a word of docs/metrics.md."""
+    """What the code of a refused key or model leaves open, in a word of docs/metrics.md."""
 
 
 class RequestRecord(msgspec.Struct, frozen=True, omit_defaults=True):

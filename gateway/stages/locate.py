@@ -28,6 +28,7 @@ from gateway.core.errors import (
     StoreUnavailable,
 )
 from gateway.core.exchange import Exchange
+from gateway.core.model_errors import model_not_served, model_unknown
 from gateway.core.query_rules import parameter
 from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.snapshot import Binding, Caller, ConfigSnapshot, Model
@@ -151,14 +152,13 @@ def _maker(request: IncomingRequest, caller: Caller, snapshot: ConfigSnapshot) -
     able = [model for model in snapshot.models_of(caller) if model.serving(endpoint.name)]
     able.sort(key=lambda model: all(target.upstream.endpoints is None for target in model.serving(endpoint.name)))
     if not asked and not able:
-        raise ModelUnknown(f"No model that this key may use is served at {endpoint.path}.", param="model")
+        message = f"No model that this key may use is served at {endpoint.path}."
+        raise ModelUnknown(message, param="model", why="model_not_served")
     binding = snapshot.binding(caller, asked or able[0].name)
-    if binding is None or not binding.model.serving(endpoint.name):
-        raise ModelUnknown(
-            f"The model {asked[:_SHOWN]!r} does not exist, this key may not use it, or it is not served at"
-            f" {endpoint.path}. GET /v1/models lists what the key may use.",
-            param="model",
-        )
+    if binding is None:
+        raise model_unknown(asked, "model", snapshot)
+    if not binding.model.serving(endpoint.name):
+        raise model_not_served(binding.model.name, endpoint)
     return binding
 
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.consultations import SHOWN_NAME, consultations_of, model_unknown
+from gateway.core.consultations import consultations_of
 from gateway.core.end_users import unnamed_user
 from gateway.core.endpoints import GEMINI_PREFIX, OTHER_MODELS, OVERRIDES, Endpoint
-from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
+from gateway.core.errors import BodyUnreadable, FieldInvalid
 from gateway.core.form import Form
 from gateway.core.input_size import InputSize, WeighedMember, input_size, weighed_members
 from gateway.core.json_object import Path
 from gateway.core.json_spans import JsonSpans, MemberNames, NamesRead, read_json_spans
+from gateway.core.model_errors import SHOWN_NAME, model_not_served, model_unknown
 from gateway.core.other_models import PLACES, SETTINGS
 from gateway.core.pricing import DEARER_TIERS
 from gateway.core.query_rules import asks_events, parameter
@@ -172,22 +173,13 @@ def _binding(
     """What binds the caller and the model. Raises ModelUnknown, and FieldInvalid for a tier that has no price."""
     binding = snapshot.binding(caller, asked)
     if binding is None:
-        raise model_unknown(asked, "model")
+        raise model_unknown(asked, "model", snapshot)
     served_by = binding.model.served_by
     if served_by and served_by.get(endpoint.name) == ():
-        raise _not_served(binding.model.name, endpoint)
+        raise model_not_served(binding.model.name, endpoint)
     if tier and tier in DEARER_TIERS and not binding.model.knows_price_of(tier):
         raise _tier_without_price(fields, binding.model.name)
     return binding.of_requests() if endpoint.is_free else binding
-
-
-def _not_served(model: str, endpoint: Endpoint) -> ModelUnknown:
-    return ModelUnknown(
-        f"The model {model!r} is not served at {endpoint.path} here: none of its upstreams has this API. Use another"
-        " API for it, or another model.",
-        param="model",
-        asked=model,
-    )
 
 
 def _tier_without_price(fields: Fields, model: str) -> FieldInvalid:

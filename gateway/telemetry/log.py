@@ -407,8 +407,9 @@ def _add_reason(fields: _OutcomeFields, x: Exchange) -> None:
     match x.error:
         case KeyUnknown(why=why) | KeyExpired(why=why):
             fields.refused_because = why
-        case ModelUnknown(asked=asked) if asked:
-            fields.asked_model = shortened(asked)
+        case ModelUnknown(why=why, asked=asked):
+            fields.refused_because = why
+            fields.asked_model = shortened(asked) or None
         case FieldInvalid(param=str(param)):
             name = _FIRST_NAME.match(param)
             if name is not None and name[0] in x.request.endpoint.names_read:

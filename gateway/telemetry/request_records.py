@@ -18,7 +18,15 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from gateway.core.clock import Clock
-from gateway.core.errors import CallerError, ClientGone, GatewayError, KeyExpired, KeyUnknown, UpstreamRefused
+from gateway.core.errors import (
+    CallerError,
+    ClientGone,
+    GatewayError,
+    KeyExpired,
+    KeyUnknown,
+    ModelUnknown,
+    UpstreamRefused,
+)
 from gateway.core.exchange import Exchange
 from gateway.core.header_rules import UPSTREAM_ID_HEADERS, first_of
 from gateway.core.limits import Limit
@@ -169,7 +177,7 @@ def _error_of(x: Exchange) -> RecordedError | None:
         param,
         error.retry_after_ms or 0,
         x.refused_key,
-        refused_because=error.why if isinstance(error, (KeyUnknown, KeyExpired)) else "",
+        refused_because=error.why if isinstance(error, (KeyUnknown, KeyExpired, ModelUnknown)) else "",
     )
 
 

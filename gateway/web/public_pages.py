@@ -30,10 +30,11 @@ from gateway.core.endpoints import (
     USAGE,
     Endpoint,
 )
-from gateway.core.errors import FieldInvalid, KeyMissing, KeyUnknown, ModelUnknown
+from gateway.core.errors import FieldInvalid, KeyMissing, KeyUnknown
 from gateway.core.head_outline import outline_of_head
 from gateway.core.limit_status import limit_status_object
 from gateway.core.limits import Limit
+from gateway.core.model_errors import model_unknown
 from gateway.core.parameters import refuse_unknown
 from gateway.core.request import RequestHeaders
 from gateway.core.response import Headers
@@ -129,8 +130,7 @@ def _model_named(asked: PageRequest) -> Model:
     name = asked.parameters["model"]
     binding = asked.services.snapshot.binding(asked.caller, name)
     if binding is None:
-        message = f"The model {name[:256]!r} does not exist, or this key may not use it."
-        raise ModelUnknown(message, param="model", asked=name)
+        raise model_unknown(name, "model", asked.services.snapshot)
     return binding.model
 
 

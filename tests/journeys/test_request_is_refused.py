@@ -106,6 +106,8 @@ async def test_an_unknown_model_and_a_forbidden_one_get_the_same_answer() -> Non
         assert [row["id"] for row in listed.json["data"]] == [MODEL]
         assert (await gateway.request("GET", "/v1/models/secret", headers=BEARER)).status == 404
         assert upstream.truth.total.requests == 0
+        told = [(line["asked_model"], line["refused_because"]) for line in gateway.lines if "asked_model" in line]
+        assert told[:2] == [("secret", "model_forbidden"), ("absent", "model_unknown")]
 
 
 @pytest.mark.parametrize(

@@ -128,9 +128,10 @@ def test_an_error_whose_message_is_not_kept_is_told_by_its_code(code: str, blame
         ("invalid_api_key", "disabled", "Its key is disabled. Its id is 0123456789ab."),
         ("expired_api_key", "expired", "Its key has expired. Its id is 0123456789ab."),
         ("expired_api_key", "token_expired", "Its token has expired."),
+        ("model_not_found", "model_unknown", "It asked for a model that does not exist here. Its log line names it."),
     ],
 )
-def test_a_key_that_is_refused_is_told_with_its_id_and_why(code: str, because: str, says: str) -> None:
+def test_what_is_refused_is_told_with_why_and_a_key_with_its_id(code: str, because: str, says: str) -> None:
     error = RecordedError(code, Blame.CALLER, refused_key="0123456789ab", refused_because=because)
     assert explained(but(status=401, error=error))[1] == says
 
@@ -148,10 +149,10 @@ def test_the_id_that_an_upstream_gave_is_told_for_its_support() -> None:
     assert "support" not in " ".join(explained(but(upstream_request_id="")))
 
 
-def test_every_word_for_a_key_or_token_that_is_refused_has_a_sentence_of_its_own() -> None:
-    places = [place for part in ("identity", "stages", "web") for place in Path("gateway", part).glob("*.py")]
+def test_every_word_for_a_key_token_or_model_that_is_refused_has_a_sentence_of_its_own() -> None:
+    places = [place for part in ("core", "identity", "stages", "web") for place in Path("gateway", part).glob("*.py")]
     words = {word for place in places for word in re.findall(r'why="([a-z_]+)"', place.read_text())}
-    words |= {"unknown", "disabled", "expired", "network"}
+    words |= {"unknown", "disabled", "expired", "network", "model_unknown", "model_forbidden"}
     errors = [RecordedError("invalid_api_key", Blame.CALLER, refused_because=word) for word in words]
     told = {explained(but(status=401, error=error))[1] for error in errors}
     assert len(told) == len(words)

@@ -310,7 +310,7 @@ def refusal(model: str, caller: Caller) -> tuple[Any, ...]:
     with pytest.raises(ModelUnknown) as refused:
         read_body(body_of(model=model), caller=caller)
     error = refused.value
-    return error.message, error.param, error.status, error.type, error.code, error.retry_after_ms
+    return error.message, error.param, error.status, error.type, error.code, error.retry_after_ms, error.why
 
 
 def test_forbidden_and_unknown_models_are_told_alike() -> None:
@@ -318,7 +318,8 @@ def test_forbidden_and_unknown_models_are_told_alike() -> None:
     for name in ("large", "openai/large"):
         forbidden = refusal(name, narrow)
         unknown = refusal(name[::-1], narrow)
-        assert forbidden == (unknown[0].replace(name[::-1], name), *unknown[1:])
+        assert (forbidden[-1], unknown[-1]) == ("model_forbidden", "model_unknown")  # For the log alone.
+        assert forbidden[:-1] == (unknown[0].replace(name[::-1], name), *unknown[1:-1])
         assert forbidden[1:5] == ("model", 404, "invalid_request_error", "model_not_found")
 
 

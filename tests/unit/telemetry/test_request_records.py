@@ -9,6 +9,7 @@ from gateway.core.errors import (
     GatewayError,
     KeyExpired,
     KeyUnknown,
+    ModelUnknown,
     NoTarget,
     StoreUnavailable,
     UpstreamRefused,
@@ -60,8 +61,15 @@ def test_the_policy_says_which_requests_have_a_record(requests: str, good: bool,
     assert bool(made.take()) == bad
 
 
-@pytest.mark.parametrize("refusal", [KeyUnknown("Disabled.", why="disabled"), KeyExpired("Expired.")])
-def test_the_record_of_a_key_that_is_refused_says_which_and_why(refusal: KeyUnknown | KeyExpired) -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        KeyUnknown("Disabled.", why="disabled"),
+        KeyExpired("Expired."),
+        ModelUnknown("There is none.", why="model_forbidden"),
+    ],
+)
+def test_the_record_of_what_is_refused_says_which_key_and_why(refusal: KeyUnknown | KeyExpired | ModelUnknown) -> None:
     x = refused(refusal)
     x.refused_key = "0123456789ab"
     error = record_of(x).error
