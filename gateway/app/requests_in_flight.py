@@ -37,19 +37,21 @@ class RequestsInFlight:
         question = _QUESTION.decode(packed)
         if question.about == "losses":
             return _ENCODER.encode(self._losses())
-        asked = [x for x in self._pipeline.running if asks_about(question, x.request, _team(x))]
+        asked = [each for each in self._pipeline.running if asks_about(question, each.request, _team(each))]
         if question.cancel_for:
-            asked = [x for x in asked if self._cancel(x, question.cancel_for)]
+            asked = [each for each in asked if self._cancel(each, question.cancel_for)]
         now_ms, now = self._clock.now_ms(), self._clock.monotonic()
-        seen = [request_in_flight(x, now_ms, now) for x in oldest(asked)]
+        seen = [request_in_flight(each, now_ms, now) for each in oldest(asked)]
         return _ENCODER.encode(ProcessReply(self._id, self._process, len(asked), seen))
 
-    def _cancel(self, x: Exchange, actor: str) -> bool:
-        ended = self._pipeline.cancel(x)
+    def _cancel(self, exchange: Exchange, actor: str) -> bool:
+        ended = self._pipeline.cancel(exchange)
         if ended:
-            self._log.info("request cancelled", request_id=x.request.request_id, team=_team(x), actor=actor)
+            self._log.info(
+                "request cancelled", request_id=exchange.request.request_id, team=_team(exchange), actor=actor
+            )
         return ended
 
 
-def _team(x: Exchange) -> str:
-    return x.caller.team if x.caller is not None else ""
+def _team(exchange: Exchange) -> str:
+    return exchange.caller.team if exchange.caller is not None else ""

@@ -66,15 +66,15 @@ class ProcessReply(msgspec.Struct, frozen=True):
     requests: list[RequestInFlight]
 
 
-def request_in_flight(x: Exchange, now_ms: int, now: float) -> RequestInFlight:
+def request_in_flight(exchange: Exchange, now_ms: int, now: float) -> RequestInFlight:
     """An exchange as it is at this moment, by both clocks."""
-    request, caller, parsed = x.request, x.caller, x.parsed
+    request, caller, parsed = exchange.request, exchange.caller, exchange.parsed
     age_s = now - request.at
     return RequestInFlight(
         request_id=request.request_id,
         began_ms=now_ms - round(age_s * 1000),
         age_s=round(age_s, 3),
-        state=_state(x),
+        state=_state(exchange),
         endpoint=request.endpoint.name,
         team=caller.team if caller is not None else "",
         key=caller.key_id if caller is not None else "",
@@ -83,9 +83,9 @@ def request_in_flight(x: Exchange, now_ms: int, now: float) -> RequestInFlight:
         client_ip=request.client_ip,
         model=parsed.model.name if parsed is not None else "",
         stream=parsed is not None and parsed.stream,
-        upstream=x.target.upstream.name if x.target is not None else "",
-        estimated_input=x.estimated_input,
-        output=x.tally.delivered if isinstance(x.tally, StreamTally) else 0,
+        upstream=exchange.target.upstream.name if exchange.target is not None else "",
+        estimated_input=exchange.estimated_input,
+        output=exchange.tally.delivered if isinstance(exchange.tally, StreamTally) else 0,
     )
 
 
@@ -128,10 +128,10 @@ def asks_about(question: ProcessQuestion, request: IncomingRequest, team: str) -
 
 def oldest(requests: Iterable[Exchange]) -> list[Exchange]:
     """Those that are listed, where there are too many."""
-    return sorted(requests, key=lambda x: x.request.at)[:LISTED_MAX]
+    return sorted(requests, key=lambda each: each.request.at)[:LISTED_MAX]
 
 
-def _state(x: Exchange) -> str:
-    if x.reservation is None:
+def _state(exchange: Exchange) -> str:
+    if exchange.reservation is None:
         return "arriving"
-    return "waiting" if x.first_byte_at is None else "answering"
+    return "waiting" if exchange.first_byte_at is None else "answering"

@@ -31,9 +31,9 @@ _NOTHING = (0, 0, 0, 0, 0)
 class SettlementRecorder(Protocol):
     """Keeps what explains a request later, in one step with its settlement."""
 
-    def of(self, x: Exchange) -> KeptRecord | None: ...
+    def of(self, exchange: Exchange) -> KeptRecord | None: ...
 
-    def keep_unsettled(self, x: Exchange) -> None:
+    def keep_unsettled(self, exchange: Exchange) -> None:
         """The same for a request that has nothing to settle."""
         ...
 

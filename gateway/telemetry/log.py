@@ -182,10 +182,11 @@ class Log:
             if codes := sample.begin_period():
                 self.warning("log lines left out", of=event, lines=sum(codes.values()), codes=codes)
 
-    def exchange(self, x: Exchange) -> None:
+    def exchange(self, exchange: Exchange) -> None:
         """The line of a request, unless it needed no key and there are too many of those. Fields that the request
         never came to have are left out."""
-        request, caller, parsed, target, usage, failure = x.request, x.caller, x.parsed, x.target, x.usage, x.failure()
+        request, caller, parsed = exchange.request, exchange.caller, exchange.parsed
+        target, usage, failure = exchange.target, exchange.usage, exchange.failure()
         team = key = model = stream = None
         if caller is not None:
             team, key = caller.team, caller.key_id
@@ -200,12 +201,12 @@ class Log:
             model,
             stream,
             target.upstream.name if target is not None else None,
-            x.status,
+            exchange.status,
             None if usage is None else usage.source is _REPORTED,
         )
         client = _client_fields(request.client_ip, request.headers.get("user-agent", "")[:SHOWN_CHARACTERS])
-        line = _ENCODER.encode(_line_of(x))[_MEMBERS]
-        self._write((shared, client, line, _conversation_of(request, x.trace), _outcome_of(x, failure)))
+        line = _ENCODER.encode(_line_of(exchange))[_MEMBERS]
+        self._write((shared, client, line, _conversation_of(request, exchange.trace), _outcome_of(exchange, failure)))
 
     def _write_event(self, level: str, event: str, fields: dict[str, Any]) -> None:
         begin = _level_and_event(level, event) + self._always
@@ -263,10 +264,11 @@ def configure(fd: int | None = None, *, is_shared: bool = True, **always: Any) -
     return log
 
 
-def _line_of(x: Exchange) -> _RequestLine:
-    request, parsed, usage = x.request, x.parsed, x.usage
-    duration, in_store, upstream_seconds = x.ended - request.at, x.store_seconds, x.upstream_seconds
-    waited = None if x.first_byte_at is None else x.first_byte_at - request.at
+def _line_of(exchange: Exchange) -> _RequestLine:
+    request, parsed, usage = exchange.request, exchange.parsed, exchange.usage
+    duration, in_store = exchange.ended - request.at, exchange.store_seconds
+    upstream_seconds = exchange.upstream_seconds
+    waited = None if exchange.first_byte_at is None else exchange.first_byte_at - request.at
     # Seconds are rounded to the microsecond by arithmetic: `round` to so many digits writes them, and so takes longer.
     duration_s = overhead_s = (duration * 1e6 + 0.5) // 1 / 1e6
     if upstream_seconds:
@@ -275,11 +277,11 @@ def _line_of(x: Exchange) -> _RequestLine:
     line = _RequestLine(
         request_id=request.request_id,
         request_bytes=request.body.size or None,
-        upstream_request_id=_upstream_id(x.response.headers) if x.response is not None else None,
+        upstream_request_id=_upstream_id(exchange.response.headers) if exchange.response is not None else None,
         input_tokens=usage.input if usage is not None else None,
         output_tokens=usage.output if usage is not None else None,
         cached_input_tokens=usage.cached_input if usage is not None else None,
-        cost_usd=x.cost / 1_000_000 if usage is not None else None,
+        cost_usd=exchange.cost / 1_000_000 if usage is not None else None,
         duration_s=duration_s,
         time_to_first_token_s=waited and (waited * 1e6 + 0.5) // 1 / 1e6,
         overhead_s=overhead_s,
@@ -345,44 +347,44 @@ def shortened(text: str) -> str:
     return text[:SHOWN_CHARACTERS].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _outcome_of(x: Exchange, failure: Failure | None) -> bytes:
+def _outcome_of(exchange: Exchange, failure: Failure | None) -> bytes:
     """The members that say how the request failed, or what was unusual about it."""
     if failure is None:
-        reservation = x.reservation
+        reservation = exchange.reservation
         is_limited = reservation is not None and (reservation.capped or reservation.would_refuse)
-        if not (is_limited or x.redacted or len(x.attempts) > 1):
+        if not (is_limited or exchange.redacted or len(exchange.attempts) > 1):
             return b""
-    elif isinstance(error := x.error, LimitRefusal) and error.written is not None:
+    elif isinstance(error := exchange.error, LimitRefusal) and error.written is not None:
         return error.logged or _refused_by_limit(error, error.written)
-    return _members(_outcome_fields(x, failure))
+    return _members(_outcome_fields(exchange, failure))
 
 
-def _outcome_fields(x: Exchange, failure: Failure | None) -> _OutcomeFields:
-    fields, reservation = _OutcomeFields(), x.reservation
+def _outcome_fields(exchange: Exchange, failure: Failure | None) -> _OutcomeFields:
+    fields, reservation = _OutcomeFields(), exchange.reservation
     if reservation is not None:
         if reservation.capped:
-            fields.output_cap = x.quota_output_cap()
+            fields.output_cap = exchange.quota_output_cap()
         if reservation.would_refuse:
             fields.shadow_refused = [limit.name for limit in reservation.would_refuse]
-    if x.redacted:
-        fields.redacted = x.redacted
+    if exchange.redacted:
+        fields.redacted = exchange.redacted
     if failure is not None:
-        _add_failure(fields, x, failure)
-    elif len(x.attempts) > 1:
-        fields.attempts = _attempts_of(x)
+        _add_failure(fields, exchange, failure)
+    elif len(exchange.attempts) > 1:
+        fields.attempts = _attempts_of(exchange)
     return fields
 
 
-def _add_failure(fields: _OutcomeFields, x: Exchange, failure: Failure) -> None:
+def _add_failure(fields: _OutcomeFields, exchange: Exchange, failure: Failure) -> None:
     fields.blame, fields.code = failure
-    if not x.request.endpoint.name:
+    if not exchange.request.endpoint.name:
         # The path without its query, which can carry a key.
-        fields.method, fields.path = shortened(x.request.method), shortened(x.request.path)
-    if x.refused_key:
-        fields.refused_key = x.refused_key
-    _add_reason(fields, x)
-    if x.attempts:
-        fields.attempts = _attempts_of(x)
+        fields.method, fields.path = shortened(exchange.request.method), shortened(exchange.request.path)
+    if exchange.refused_key:
+        fields.refused_key = exchange.refused_key
+    _add_reason(fields, exchange)
+    if exchange.attempts:
+        fields.attempts = _attempts_of(exchange)
 
 
 def _refused_by_limit(error: LimitRefusal, written: WrittenRefusal) -> bytes:
@@ -401,10 +403,10 @@ def _refused_by_limit(error: LimitRefusal, written: WrittenRefusal) -> bytes:
     return error.logged
 
 
-def _add_reason(fields: _OutcomeFields, x: Exchange) -> None:
+def _add_reason(fields: _OutcomeFields, exchange: Exchange) -> None:
     """What the code of a refusal leaves open. Of the place of a fault its first name alone, and only one that the
     gateway itself reads: the others are what the client has written."""
-    match x.error:
+    match exchange.error:
         case KeyUnknown(why=why) | KeyExpired(why=why):
             fields.refused_because = why
         case ModelUnknown(why=why, asked=asked):
@@ -412,7 +414,7 @@ def _add_reason(fields: _OutcomeFields, x: Exchange) -> None:
             fields.asked_model = shortened(asked) or None
         case FieldInvalid(param=str(param)):
             name = _FIRST_NAME.match(param)
-            if name is not None and name[0] in x.request.endpoint.names_read:
+            if name is not None and name[0] in exchange.request.endpoint.names_read:
                 fields.param = name[0]
         case InternalError() as error:
             cause = error.__cause__ or error
@@ -420,8 +422,8 @@ def _add_reason(fields: _OutcomeFields, x: Exchange) -> None:
             fields.stack = _stack(cause)
 
 
-def _attempts_of(x: Exchange) -> list[str]:
-    return [f"{upstream}: {outcome}" for upstream, outcome in x.attempts]
+def _attempts_of(exchange: Exchange) -> list[str]:
+    return [f"{upstream}: {outcome}" for upstream, outcome in exchange.attempts]
 
 
 def _stack(error: BaseException) -> list[str]:

@@ -224,30 +224,31 @@ class Metrics:
             "gateway_build_info", "Always 1; the labels identify the build.", ("version", "python"), "max"
         )
 
-    def exchange(self, x: Exchange) -> None:
+    def exchange(self, exchange: Exchange) -> None:
         """Record one finished request."""
-        target, parsed, caller, usage, refusal = x.target, x.parsed, x.caller, x.usage, x.refusal
+        target, parsed, caller = exchange.target, exchange.parsed, exchange.caller
+        usage, refusal = exchange.usage, exchange.refusal
         team = caller.team if caller is not None else ""
         model = parsed.binding.model.name if parsed is not None else ""
         upstream = target.upstream.name if target is not None else ""
         is_reported = None if usage is None else usage.source is _REPORTED
         refused_by = None if refusal is None else id(refusal.limit_status.limit)
-        endpoint, failure = x.request.endpoint.name, x.failure()
-        which = (endpoint, team, model, upstream, x.status, is_reported, failure, refused_by, x.attempts)
-        answers = self._answers.get(which) or self._begin_answers(which, x)
-        duration = x.ended - x.request.at
-        overhead = duration - x.upstream_seconds
+        endpoint, failure = exchange.request.endpoint.name, exchange.failure()
+        which = (endpoint, team, model, upstream, exchange.status, is_reported, failure, refused_by, exchange.attempts)
+        answers = self._answers.get(which) or self._begin_answers(which, exchange)
+        duration = exchange.ended - exchange.request.at
+        overhead = duration - exchange.upstream_seconds
         noted = answers.noted
-        noted.append((duration, overhead if overhead > 0 else 0.0, usage, x.cost))
+        noted.append((duration, overhead if overhead > 0 else 0.0, usage, exchange.cost))
         if len(noted) >= _NOTED_ALIKE:
             self._add_answers(answers)
-        if x.redacted:
-            self.redacted.add((upstream,), x.redacted)
-        if parsed is not None and parsed.stream and x.first_byte_at is not None:
-            self.first_token.observe((model, upstream), x.first_byte_at - x.request.at)
-            if x.error is not None:
-                self._broke_off(x.error)
-        reservation = x.reservation
+        if exchange.redacted:
+            self.redacted.add((upstream,), exchange.redacted)
+        if parsed is not None and parsed.stream and exchange.first_byte_at is not None:
+            self.first_token.observe((model, upstream), exchange.first_byte_at - exchange.request.at)
+            if exchange.error is not None:
+                self._broke_off(exchange.error)
+        reservation = exchange.reservation
         if reservation is not None:
             self.quotas.note(reservation.limit_statuses)
             for limit in reservation.would_refuse:
@@ -312,15 +313,15 @@ class Metrics:
                 prune((each,), self._names)
             yield each
 
-    def _begin_answers(self, which: tuple[Any, ...], x: Exchange) -> _Answers:
+    def _begin_answers(self, which: tuple[Any, ...], exchange: Exchange) -> _Answers:
         if len(self._answers) >= _NOTED_KINDS:
             self._add_answers(self._answers.pop(next(iter(self._answers))))
         answers = self._answers[which] = _Answers(
-            (*which[:4], str(x.status)),
-            x.usage.source if x.usage is not None else "",
-            x.failure(),
-            x.refusal.limit_status.limit if x.refusal is not None else None,
-            x.attempts,
+            (*which[:4], str(exchange.status)),
+            exchange.usage.source if exchange.usage is not None else "",
+            exchange.failure(),
+            exchange.refusal.limit_status.limit if exchange.refusal is not None else None,
+            exchange.attempts,
         )
         return answers
 

@@ -80,24 +80,24 @@ class RequestRecorder:
         self._policy = policy
         self._configs.append(_ConfigVersion(config, self._clock.monotonic()))
 
-    def of(self, x: Exchange) -> KeptRecord | None:
+    def of(self, exchange: Exchange) -> KeptRecord | None:
         """The record of a request that has ended, if it is to have one."""
         policy = self._policy
-        if policy.requests == "none" or (policy.requests == "failed" and x.failure() is None):
+        if policy.requests == "none" or (policy.requests == "failed" and exchange.failure() is None):
             return None
-        return KeptRecord(self._record(x), policy.keep_ms, policy.most)
+        return KeptRecord(self._record(exchange), policy.keep_ms, policy.most)
 
-    def keep_unsettled(self, x: Exchange) -> None:
+    def keep_unsettled(self, exchange: Exchange) -> None:
         """The same for a request that was never admitted, if it failed and there are not too many of its kind."""
-        error, policy, sampled = x.error, self._policy, self._sampled
+        error, policy, sampled = exchange.error, self._policy, self._sampled
         if error is None or policy.requests == "none":
             return
-        kind = (x.caller.team if x.caller is not None else "", error.code)
+        kind = (exchange.caller.team if exchange.caller is not None else "", error.code)
         kept = sampled.get(kind, 0)
         if kept < SAMPLED_ALIKE:
             sampled[kind] = kept + 1
             self.dropped += len(self._waiting) == WAITING_MAX
-            self._waiting.append(KeptRecord(self._record(x), policy.keep_ms, policy.most))
+            self._waiting.append(KeptRecord(self._record(exchange), policy.keep_ms, policy.most))
 
     def take(self) -> list[KeptRecord]:
         """The records that wait to be written. Begins the next sample."""
@@ -117,17 +117,18 @@ class RequestRecorder:
         """They can never be written."""
         self.dropped += len(records)
 
-    def _record(self, x: Exchange) -> RequestRecord:
-        request, caller, parsed, reservation, target = x.request, x.caller, x.parsed, x.reservation, x.target
-        endpoint, error = request.endpoint.name, _error_of(x)
+    def _record(self, exchange: Exchange) -> RequestRecord:
+        request, caller, parsed = exchange.request, exchange.caller, exchange.parsed
+        reservation, target = exchange.reservation, exchange.target
+        endpoint, error = request.endpoint.name, _error_of(exchange)
         return RequestRecord(
-            id=x.id,
+            id=exchange.id,
             request_id=request.request_id,
             at_ms=self._clock.now_ms() - round((self._clock.monotonic() - request.at) * 1000),
-            status=x.status,
-            duration_s=round(x.ended - request.at, 6),
-            upstream_s=round(x.upstream_seconds, 6),
-            first_byte_s=None if x.first_byte_at is None else round(x.first_byte_at - request.at, 6),
+            status=exchange.status,
+            duration_s=round(exchange.ended - request.at, 6),
+            upstream_s=round(exchange.upstream_seconds, 6),
+            first_byte_s=None if exchange.first_byte_at is None else round(exchange.first_byte_at - request.at, 6),
             method=shortened(request.method),
             path="" if endpoint else shortened(request.path),
             endpoint=endpoint,
@@ -139,18 +140,18 @@ class RequestRecorder:
             user_agent=shortened(request.headers.get("user-agent", "")),
             model=parsed.model.name if parsed is not None else "",
             stream=parsed is not None and parsed.stream,
-            whole=x.whole,
-            estimated_input=x.estimated_input,
+            whole=exchange.whole,
+            estimated_input=exchange.estimated_input,
             granted=reservation.granted if reservation is not None else None,
-            output_cap=x.quota_output_cap(),
+            output_cap=exchange.quota_output_cap(),
             upstream=target.upstream.name if target is not None else "",
-            upstream_request_id=_upstream_id(x),
+            upstream_request_id=_upstream_id(exchange),
             error=error,
-            limits=tuple(_limits_of(x)),
-            attempts=tuple([RecordedAttempt(*attempt) for attempt in x.attempts]),
-            usage=x.usage,
-            cost=x.cost,
-            prices=_prices_of(x),
+            limits=tuple(_limits_of(exchange)),
+            attempts=tuple([RecordedAttempt(*attempt) for attempt in exchange.attempts]),
+            usage=exchange.usage,
+            cost=exchange.cost,
+            prices=_prices_of(exchange),
             config=self._config_at(request.at),
             version=self._version,
             process=self._process,
@@ -162,8 +163,8 @@ class RequestRecorder:
         return (found or self._configs[0]).config if self._configs else ""
 
 
-def _error_of(x: Exchange) -> RecordedError | None:
-    failure, error = x.failure(), x.error
+def _error_of(exchange: Exchange) -> RecordedError | None:
+    failure, error = exchange.failure(), exchange.error
     if failure is None:
         return None
     if error is None:
@@ -176,7 +177,7 @@ def _error_of(x: Exchange) -> RecordedError | None:
         message,
         param,
         error.retry_after_ms or 0,
-        x.refused_key,
+        exchange.refused_key,
         refused_because=error.why if isinstance(error, (KeyUnknown, KeyExpired, ModelUnknown)) else "",
     )
 
@@ -186,16 +187,16 @@ def _is_gateways_own(error: GatewayError) -> bool:
     return not isinstance(error, (CallerError, ClientGone, UpstreamRefused))
 
 
-def _limits_of(x: Exchange) -> Iterator[RecordedLimit]:
-    if x.refusal is not None:
-        yield from _limits_of_refusal(x.refusal)
-    elif x.reservation is not None:
-        statuses = x.reservation.limit_statuses
+def _limits_of(exchange: Exchange) -> Iterator[RecordedLimit]:
+    if exchange.refusal is not None:
+        yield from _limits_of_refusal(exchange.refusal)
+    elif exchange.reservation is not None:
+        statuses = exchange.reservation.limit_statuses
         # A limit that grants raise is another object there, and to hash an identity takes longer than an object's.
         name = _identity if statuses.are_raised else id
-        holds = x.reservation.holds
+        holds = exchange.reservation.holds
         held = dict(zip(map(name, holds.limits), holds.amounts, strict=True))
-        shadows = set(map(name, x.reservation.would_refuse))
+        shadows = set(map(name, exchange.reservation.would_refuse))
         for status in statuses:
             named = name(status.limit)
             yield _recorded(status, needed=held.get(named), would_refuse=named in shadows)
@@ -230,12 +231,12 @@ def _recorded(
     )
 
 
-def _prices_of(x: Exchange) -> tuple[PriceLine, ...]:
-    target, parsed = x.target, x.parsed
-    if x.usage is None or target is None or target.price is None or parsed is None or parsed.endpoint.is_free:
+def _prices_of(exchange: Exchange) -> tuple[PriceLine, ...]:
+    target, parsed = exchange.target, exchange.parsed
+    if exchange.usage is None or target is None or target.price is None or parsed is None or parsed.endpoint.is_free:
         return ()
-    return target.price.lines(x.usage, parsed.prices_beside(target, x.usage))
+    return target.price.lines(exchange.usage, parsed.prices_beside(target, exchange.usage))
 
 
-def _upstream_id(x: Exchange) -> str:
-    return shortened(first_of(UPSTREAM_ID_HEADERS, x.response.headers)) if x.response is not None else ""
+def _upstream_id(exchange: Exchange) -> str:
+    return shortened(first_of(UPSTREAM_ID_HEADERS, exchange.response.headers)) if exchange.response is not None else ""
