@@ -378,9 +378,10 @@ class Gateway:
             more["why"] = change.failed_checks
         write("upstream health", upstream=change.upstream, before=change.before, after=change.after, **more)
 
-    def _note_unrequested_bytes(self, upstream: str) -> None:
+    def _note_unrequested_bytes(self, upstream: str, was_trusted: bool) -> None:
         self._metrics.attempts.add((upstream, "unrequested_bytes"))
-        self._log.warning("upstream sent bytes that answer no request", upstream=upstream)
+        if was_trusted:  # One that does so with each answer would fill the log.
+            self._log.warning("upstream sent bytes that answer no request", upstream=upstream)
 
     async def _listen(
         self, handler: Handler, limits: ClientLimits, addresses: Sequence[Address], *, shared: bool = False

@@ -24,20 +24,20 @@ from gateway.upstream.response_stream import ResponseStream
 from gateway.upstream.upload import beginning
 
 
-def _not_reported(_upstream: str) -> None:
+def _not_reported(_upstream: str, _was_trusted: bool) -> None:
     """Where it is of no interest."""
 
 
 class HttpClient:
     """Implements `contract.UpstreamClient` with HTTP/1.1. `report_unrequested_bytes` gets the name of an upstream
-    each time that it sends what answers no request. Beyond `max_connections` to all upstreams none is kept idle: else
-    those to one would take the descriptors that others need."""
+    each time that it sends what answers no request, and whether it was trusted until then. Beyond `max_connections` to
+    all upstreams none is kept idle: else those to one would take the descriptors that others need."""
 
     def __init__(
         self,
         tasks: BackgroundTasks,
         turn: Turn,
-        report_unrequested_bytes: Callable[[str], None] = _not_reported,
+        report_unrequested_bytes: Callable[[str, bool], None] = _not_reported,
         idle_seconds: float = IDLE_SECONDS,
         distrust_seconds: float = DISTRUST_SECONDS,
         max_connections: int = sys.maxsize,

@@ -66,14 +66,15 @@ class SuggestedSizes(dict[int, memoryview]):
 
 
 class ClientOptions:
-    """`report_unrequested_bytes` gets the name of an upstream that sent what answers no request."""
+    """`report_unrequested_bytes` gets the name of an upstream that sent what answers no request, and whether it was
+    trusted until then."""
 
     def __init__(
         self,
         tasks: BackgroundTasks,
         turn: Turn,
         idle_seconds: float,
-        report_unrequested_bytes: Callable[[str], None],
+        report_unrequested_bytes: Callable[[str, bool], None],
         distrust_seconds: float = DISTRUST_SECONDS,
     ) -> None:
         self.tasks = tasks
@@ -91,12 +92,14 @@ class ClientOptions:
         self.body_pieces = BodyPieces()
 
     def note_unrequested_bytes(self, upstream_name: str) -> None:
+        was_trusted = self.may_reuse(upstream_name)
         self.distrusts_any = True
         self._distrusted_until[upstream_name] = monotonic() + self._distrust_seconds
-        self._report_unrequested_bytes(upstream_name)
+        self._report_unrequested_bytes(upstream_name, was_trusted)
 
     def may_reuse(self, upstream_name: str) -> bool:
-        """Whether a connection to this upstream may carry another request. To be asked where it `distrusts_any`."""
+        """Whether a connection to this upstream may carry another request. On the way of a request to be asked
+        where it `distrusts_any`."""
         until = self._distrusted_until.get(upstream_name)
         return until is None or monotonic() >= until
 

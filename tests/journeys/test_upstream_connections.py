@@ -29,13 +29,14 @@ async def test_a_model_that_hangs_leaves_connections_to_the_other_models_of_its_
             await asyncio.wait(hanging)
 
 
-async def test_bytes_that_answer_no_request_are_logged_and_counted() -> None:
+async def test_bytes_that_answer_no_request_are_counted_each_time_and_logged_once() -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ANSWER)
     async with hand_upstream() as upstream, whole_gateway(upstream.base_url) as gateway:
-        asked = asyncio.create_task(gateway.chat())
-        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ANSWER)
-        (await upstream.asked()).say(2 * (head + ANSWER))
-        assert (await asked).status == 200
-        counted = 'gateway_upstream_attempts_total{upstream="up1",outcome="unrequested_bytes"} 1'
+        for _ in range(3):
+            asked = asyncio.create_task(gateway.chat())
+            (await upstream.asked()).say(2 * (head + ANSWER))
+            assert (await asked).status == 200
+        counted = 'gateway_upstream_attempts_total{upstream="up1",outcome="unrequested_bytes"} 3'
         assert counted in await gateway.metrics()
         [line] = [line for line in gateway.lines if line["level"] == "warning"]
         assert (line["event"], line["upstream"]) == ("upstream sent bytes that answer no request", "up1")

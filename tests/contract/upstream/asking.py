@@ -23,7 +23,7 @@ def unexpected(doing: str, error: BaseException) -> None:
 
 def new_client(
     idle_seconds: float = IDLE_SECONDS,
-    report_unrequested_bytes: Callable[[str], None] = lambda upstream: None,
+    report_unrequested_bytes: Callable[[str, bool], None] = lambda upstream, was_trusted: None,
     distrust_seconds: float = DISTRUST_SECONDS,
     max_connections: int = 1_000,
 ) -> HttpClient:

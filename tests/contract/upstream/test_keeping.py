@@ -102,14 +102,14 @@ async def test_a_connection_in_doubt_is_not_used_again(client: HttpClient, play:
 
 
 @pytest.fixture
-async def unrequested() -> list[str]:
-    """The upstreams that sent bytes that answer no request."""
+async def unrequested() -> list[tuple[str, bool]]:
+    """The upstreams that sent bytes that answer no request, and whether they were trusted until then."""
     return []
 
 
 @pytest.fixture
-async def noting(unrequested: list[str]) -> AsyncIterator[HttpClient]:
-    made = new_client(report_unrequested_bytes=unrequested.append)
+async def noting(unrequested: list[tuple[str, bool]]) -> AsyncIterator[HttpClient]:
+    made = new_client(report_unrequested_bytes=lambda *told: unrequested.append(told))
     yield made
     await made.close()
 
@@ -118,7 +118,7 @@ TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n"
 
 
 async def test_a_server_that_speaks_unasked_loses_all_its_idle_connections(
-    noting: HttpClient, unrequested: list[str], play: Play
+    noting: HttpClient, unrequested: list[tuple[str, bool]], play: Play
 ) -> None:
     heard, both, speaks = asyncio.Event(), asyncio.Event(), asyncio.Event()
     server = await play(
@@ -134,28 +134,37 @@ async def test_a_server_that_speaks_unasked_loses_all_its_idle_connections(
     speaks.set()
     await server.sees_the_client_gone()
     assert await ask(noting, server.upstream()) == (200, b"new")
-    assert unrequested == ["inducta"]
+    assert unrequested == [("inducta", True)]
 
 
 async def test_bytes_that_wait_on_an_idle_connection_answer_no_request(
-    noting: HttpClient, unrequested: list[str], play: Play
+    noting: HttpClient, unrequested: list[tuple[str, bool]], play: Play
 ) -> None:
     peers: list[Peer] = []
     server = await play([hears, says(OK), notes(peers)], [hears, says(plain(b"right"))])
     assert await ask(noting, server.upstream()) == (200, b"ok")
     speaks_under_a_request(peers[0], plain(b"another caller's"))
     assert await ask(noting, server.upstream()) == (200, b"right")
-    assert unrequested == ["inducta"]
+    assert unrequested == [("inducta", True)]
 
 
 @pytest.mark.parametrize("answer", [OK + b"more", OK + OK, chunked(b"ok") + OK])
 async def test_bytes_behind_an_answer_are_reported(
-    noting: HttpClient, unrequested: list[str], play: Play, answer: bytes
+    noting: HttpClient, unrequested: list[tuple[str, bool]], play: Play, answer: bytes
 ) -> None:
     server = await play([hears, says(answer)], [hears, says(plain(b"new"))])
     assert await ask(noting, server.upstream()) == (200, b"ok")
     assert await ask(noting, server.upstream()) == (200, b"new")
-    assert unrequested == ["inducta"]
+    assert unrequested == [("inducta", True)]
+
+
+async def test_a_server_that_always_says_too_much_is_trusted_before_the_first_time_alone(
+    noting: HttpClient, unrequested: list[tuple[str, bool]], play: Play
+) -> None:
+    server = await play(*[[hears, says(OK + OK)]] * 3)
+    for _ in range(3):
+        assert await ask(noting, server.upstream()) == (200, b"ok")
+    assert unrequested == [("inducta", True), ("inducta", False), ("inducta", False)]
 
 
 async def test_a_server_that_spoke_unasked_gets_each_request_on_a_new_connection(

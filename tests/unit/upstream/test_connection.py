@@ -112,9 +112,10 @@ class Wire:
         """With the same client as the connection that it is `beside`."""
         self.socket = Socket()
         self.shelf = Shelf()
-        self._client: ClientOptions = (
-            beside._client if beside else ClientOptions(BackgroundTasks(unexpected), Turn(), 30, lambda upstream: None)
-        )
+        if beside is not None:
+            self._client: ClientOptions = beside._client
+        else:
+            self._client = ClientOptions(BackgroundTasks(unexpected), Turn(), 30, lambda upstream, was_trusted: None)
         upstream = Upstream("inducta", "http://inducta.example", timeouts=Timeouts(**timeouts))
         self.connection = Connection(upstream, self.shelf, self._client)
         self.socket.set_protocol(self.connection)
