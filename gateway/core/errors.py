@@ -148,8 +148,14 @@ class RequestMalformed(CallerError):
 
 
 class TooLarge(CallerError):
+    """`size` is the length of the body in bytes, where the client has announced it or all has come."""
+
     status = 413
     code = "request_too_large"
+
+    def __init__(self, message: str, *, size: int | None = None) -> None:
+        super().__init__(message)
+        self.size = size
 
 
 class EncodingUnsupported(CallerError):

@@ -20,7 +20,16 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.errors import Failure, FieldInvalid, InternalError, KeyExpired, KeyUnknown, LimitRefusal, ModelUnknown
+from gateway.core.errors import (
+    Failure,
+    FieldInvalid,
+    InternalError,
+    KeyExpired,
+    KeyUnknown,
+    LimitRefusal,
+    ModelUnknown,
+    TooLarge,
+)
 from gateway.core.exchange import Exchange
 from gateway.core.head_outline import TRACE_HEADER
 from gateway.core.header_rules import (
@@ -125,6 +134,7 @@ class _OutcomeFields(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False)
     refused_because: str | None = None
     param: str | None = None
     asked_model: str | None = None
+    body_bytes: int | None = None
     output_cap: int | None = None
     shadow_refused: list[str] | None = None
     redacted: int | None = None
@@ -412,6 +422,8 @@ def _add_reason(fields: _OutcomeFields, exchange: Exchange) -> None:
         case ModelUnknown(why=why, asked=asked):
             fields.refused_because = why
             fields.asked_model = shortened(asked) or None
+        case TooLarge(size=size):
+            fields.body_bytes = size
         case FieldInvalid(param=str(param)):
             name = _FIRST_NAME.match(param)
             if name is not None and name[0] in exchange.request.endpoint.names_read:

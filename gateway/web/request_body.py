@@ -93,7 +93,7 @@ class ClientBody:
             return None
         size = content.total_bytes
         if size > self._max_bytes:
-            raise self._too_large()
+            raise self._too_large(size)
         if size > SMALL_BYTES or not self._memory.take_small(size):
             return None
         self.size = self._small_bytes = size
@@ -138,9 +138,9 @@ class ClientBody:
         """Let the client send, once there is memory for this many bytes, unless its head announces too much or a coding
         that is not known. Raises Overloaded."""
         request = self._request
-        headers = request.headers
-        if request.content_length is not None and request.content_length > self._max_bytes:
-            raise self._too_large()
+        headers, announced = request.headers, request.content_length
+        if announced is not None and announced > self._max_bytes:
+            raise self._too_large(announced)
         if "content-encoding" in headers and (codings := codings_of(", ".join(headers.getall("content-encoding", ())))):
             try:
                 self._decoder = ContentDecoder(codings, self._max_bytes)
@@ -214,6 +214,8 @@ class ClientBody:
             if piece := decoder.read():
                 return piece
 
-    def _too_large(self) -> TooLarge:
+    def _too_large(self, size: int | None = None) -> TooLarge:
+        of = "" if size is None else f" of {size:,} bytes"
         most = f"{self._max_bytes:,} bytes"
-        return TooLarge(f"The body is larger than the {most} that this gateway takes. Send a smaller request.")
+        message = f"The body{of} is larger than the {most} that this gateway takes. Send a smaller request."
+        return TooLarge(message, size=size)

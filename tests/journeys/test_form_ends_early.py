@@ -42,7 +42,8 @@ async def test_a_form_that_says_itself_that_it_is_too_large_is_refused_at_once()
     async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, max_body="200KiB") as gateway:
         reply = await post(gateway, LARGE)
         assert (reply.status, reply.error["code"]) == (413, "request_too_large")
-        assert "204,800 bytes" in reply.error["message"]
+        assert f"{len(LARGE):,} bytes is larger than the 204,800 bytes" in reply.error["message"]
+        assert gateway.lines[-1]["body_bytes"] == len(LARGE)
         assert upstream.truth.total.requests == 0
 
 
@@ -60,6 +61,7 @@ async def test_a_form_that_grows_too_large_on_its_way_is_refused_and_its_upstrea
         assert (reply.status, reply.error["code"]) == (413, "request_too_large")
         exchange = await gateway.ended()
         assert exchange.usage is None
+        assert "body_bytes" not in gateway.lines[-1]
         assert (await gateway.ledger()).requests == 0
 
 
