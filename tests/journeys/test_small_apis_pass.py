@@ -102,6 +102,7 @@ async def test_a_model_without_an_upstream_that_counts_is_a_404_in_anthropics_sh
             reply = await ask(gateway, COUNT_TOKENS)
             assert (reply.status, reply.json["type"]) == (404, "error")
             assert reply.json["error"]["type"] == "not_found_error"
+            assert gateway.lines[-1]["refused_because"] == "model_not_served"
 
 
 async def test_only_the_routes_that_have_the_endpoint_are_tried() -> None:

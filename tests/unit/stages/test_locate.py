@@ -199,20 +199,27 @@ WITHOUT = able("without", frozenset({"responses"}))
         ([UNNAMED, WITHOUT, NAMED], "", "named"),
         ([WITHOUT, UNNAMED], "", "unnamed"),
         ([UNNAMED, WITHOUT, NAMED], "model=unnamed", "unnamed"),
-        ([UNNAMED, WITHOUT], "model=without", ""),
-        ([WITHOUT], "", ""),
-        ([NAMED], "model=unknown", ""),
-        ([], "", ""),
     ],
 )
 async def test_a_conversation_is_made_where_there_are_conversations(
     models: list[Model], query: str, maker: str
 ) -> None:
     request, snapshot = about(CREATE_CONVERSATION.name, query), snapshot_with(*models)
-    finding = find_subject(request, CALLER, snapshot, Knowing().directory)
-    if maker:
-        subject = await finding
-        assert (subject.binding.model.name, subject.held_by) == (maker, "")
-    else:
-        with pytest.raises(ModelUnknown):
-            await finding
+    subject = await find_subject(request, CALLER, snapshot, Knowing().directory)
+    assert (subject.binding.model.name, subject.held_by) == (maker, "")
+
+
+@pytest.mark.parametrize(
+    ("models", "query", "why"),
+    [
+        ([UNNAMED, WITHOUT], "model=without", "model_not_served"),
+        ([WITHOUT], "", "model_not_served"),
+        ([NAMED], "model=unknown", "model_unknown"),
+        ([], "", "model_not_served"),
+    ],
+)
+async def test_a_conversation_is_refused_where_there_are_none(models: list[Model], query: str, why: str) -> None:
+    request, snapshot = about(CREATE_CONVERSATION.name, query), snapshot_with(*models)
+    with pytest.raises(ModelUnknown) as refused:
+        await find_subject(request, CALLER, snapshot, Knowing().directory)
+    assert refused.value.why == why
