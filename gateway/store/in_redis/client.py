@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.core.errors import StoreUnavailable
+from gateway.runtime.eager_future import EagerFuture
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import CallRefused
 from gateway.store.in_redis.connection import (
@@ -136,10 +137,10 @@ class RedisServers(Protocol):
 
 
 class SentCall(msgspec.Struct, frozen=True):
-    """A call of a script on its way: where to, the reply to come, and since when."""
+    """A call on its way: where to, the reply to come, and since when. Who awaits the reply goes on where it arrives."""
 
     node: RedisNode
-    reply: asyncio.Future[Any]
+    reply: EagerFuture
     began: float
 
 
@@ -212,7 +213,9 @@ class Router:
         connection = node.background if self._background else node.urgent
         # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.
         began = _monotonic()
-        return SentCall(node, connection.call(command), began)
+        reply = EagerFuture()
+        connection.begin(command, reply)
+        return SentCall(node, reply, began)
 
     def begin(
         self, script: LuaScript, key: str, command: Command | CommandMaker, then: Callable[[BegunCall], None]
