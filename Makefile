@@ -18,7 +18,8 @@ OR_SAY_WHY := || { echo "The locked packages could not be installed: pip says wh
 	"index: pypi.org, or yours in PIP_INDEX_URL. A second run needs none." >&2; exit 1; }
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock" $(UPGRADE)
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+# Some tests take a minute, most of them a moment: a process that has none left takes over from another.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 PARSERS := tests/parsers/npm
 # What has a target of its own, since it needs more than this environment.
 WITHOUT_OTHERS := --ignore=tests/parsers --ignore=tests/clients/programs --ignore=tests/console --ignore=tests/clone
