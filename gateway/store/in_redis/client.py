@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.core.errors import StoreUnavailable
-from gateway.runtime.eager_future import EagerFuture
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import CallRefused
 from gateway.store.in_redis.connection import (
@@ -137,10 +136,10 @@ class RedisServers(Protocol):
 
 
 class SentCall(msgspec.Struct, frozen=True):
-    """A call on its way: where to, the reply to come, and since when. Who awaits the reply goes on where it arrives."""
+    """A call on its way: where to, the reply to come, which one task may await, and since when."""
 
     node: RedisNode
-    reply: EagerFuture
+    reply: asyncio.Future[Any]
     began: float
 
 
@@ -213,9 +212,7 @@ class Router:
         connection = node.background if self._background else node.urgent
         # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.
         began = _monotonic()
-        reply = EagerFuture()
-        connection.begin(command, reply)
-        return SentCall(node, reply, began)
+        return SentCall(node, connection.send(command), began)
 
     def begin(
         self, script: LuaScript, key: str, command: Command | CommandMaker, then: Callable[[BegunCall], None]

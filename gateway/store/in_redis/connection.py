@@ -23,6 +23,7 @@ import msgspec
 from hiredis import ProtocolError, Reader, pack_command
 
 from gateway.runtime.backoff import Backoff
+from gateway.runtime.eager_future import EagerFuture
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.in_redis.scripts import LOADING
 
@@ -270,8 +271,18 @@ class RedisConnection:
         self.begin(command, reply)
         return reply
 
+    def send(self, command: Command | CommandMaker) -> asyncio.Future[Any]:
+        """The same, for one task to await. Where no other call is on its way, that goes on in the callback that brings
+        the reply; several go on together, a turn of the event loop later."""
+        stream = self._stream
+        if self._pending or (stream is not None and stream.sent):
+            return self.call(command)
+        reply = EagerFuture()
+        self.begin(command, reply)
+        return reply
+
     def begin(self, command: Command | CommandMaker, taker: ReplyTaker) -> None:
-        """The same, where something else takes the reply: now, where the server is known to be out."""
+        """The same as `call`, where something else takes the reply: now, where the server is known to be out."""
         if self.trouble is not None:
             taker.set_exception(ConnectionDown(self.trouble))
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from functools import partial
 from struct import pack
 from typing import Any
 
@@ -18,14 +17,7 @@ from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.in_redis.admission import Admissions, SlotReply
 from gateway.store.in_redis.arguments import ScriptArguments, Timing, one_by_one
 from gateway.store.in_redis.client import Router, ServerClock
-from gateway.store.in_redis.connection import (
-    Command,
-    CommandMaker,
-    ConnectionDown,
-    ErrorReply,
-    RedisConnection,
-    ReplyTaker,
-)
+from gateway.store.in_redis.connection import Command, CommandMaker, ConnectionDown, ErrorReply, RedisConnection
 from gateway.store.in_redis.discovery import RedisConnector
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.in_redis.record_lifetimes import RecordLifetimes
@@ -55,8 +47,7 @@ class FakeNode:
     def call(self, command: Command | CommandMaker) -> asyncio.Future[Any]:
         return asyncio.ensure_future(self._reply_to(command))
 
-    def begin(self, command: Command | CommandMaker, taker: ReplyTaker) -> None:
-        self.call(command).add_done_callback(partial(_hand_over, taker))
+    send = call
 
     async def _reply_to(self, command: Command | CommandMaker) -> Any:
         made = command() if callable(command) else command
@@ -72,16 +63,6 @@ class FakeNode:
             reply = [*whole_numbers(len(reply) // 8).unpack(reply)] if isinstance(reply, bytes) else reply
             reply[1] += self.ahead_ms
         return reply
-
-
-def _hand_over(taker: ReplyTaker, reply: asyncio.Future[Any]) -> None:
-    error = reply.exception()
-    if taker.done():
-        return
-    if error is not None:
-        taker.set_exception(error)
-    else:
-        taker.set_result(reply.result())
 
 
 def _with_earlier_time(numbers: bytes, charges: int, by_ms: int) -> bytes:

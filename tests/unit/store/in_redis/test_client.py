@@ -56,26 +56,6 @@ def test_a_call_that_nothing_awaits_ends_where_its_reply_arrives() -> None:
     assert (call.numbers[0], call.result(), observed) == (1, call.numbers, [("settle", "ok")])
 
 
-async def test_who_awaits_a_call_goes_on_where_its_reply_arrives() -> None:
-    servers, seen = FakeServers(), list[int]()
-    router = Router(cast(RedisServers, servers), lambda *_: None)
-
-    async def wait() -> None:
-        seen.append((await router.run(SETTLE, "key", b""))[0])
-
-    task = asyncio.create_task(wait())
-    await asyncio.sleep(0)
-    over = asyncio.get_running_loop().create_future()
-
-    def arrive() -> None:
-        servers.urgent.takers[0].set_result([1, servers.clock.now_ms()])
-        over.set_result([*seen])
-
-    asyncio.get_running_loop().call_soon(arrive)
-    assert await over == [1]
-    assert task.done()
-
-
 async def test_one_that_may_be_lost_is_not_sent_again() -> None:
     servers, observed = FakeServers(), list[tuple[str, str]]()
     router, ended = begun(servers, lambda call, outcome, _: observed.append((call, outcome)))

@@ -114,6 +114,40 @@ async def test_the_first_call_of_a_turn_is_sent_at_once_and_the_others_together(
     connection.close()
 
 
+@pytest.mark.parametrize("calls", [1, 3])
+async def test_who_awaits_the_only_call_on_its_way_goes_on_where_the_reply_arrives_and_others_together(
+    calls: int,
+) -> None:
+    server, seen = FakeServer(FrozenTransport), list[bytes]()
+    connection = RedisConnection(server.connect, 10.0, BackgroundTasks(unexpected))
+    first = connection.call(PING)
+    while not (server.transports and server.transports[0].written):
+        await asyncio.sleep(0)
+    [frozen] = server.transports
+    assert isinstance(frozen, FrozenTransport)
+    while not first.done():  # Loads the scripts, too.
+        frozen.thaw()
+        await asyncio.sleep(0)
+
+    async def wait() -> None:
+        seen.append(await connection.send(PING))
+
+    tasks = [asyncio.create_task(wait()) for _ in range(calls)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    over: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+
+    def arrive() -> None:
+        frozen.thaw()
+        over.set_result([*seen])
+
+    asyncio.get_running_loop().call_soon(arrive)
+    assert await over == [b"OK"]  # Of several, that is the first, which was alone when it was sent.
+    await asyncio.gather(*tasks)
+    assert seen == [b"OK"] * calls
+    connection.close()
+
+
 async def test_a_server_that_answers_slowly_is_not_out() -> None:
     """Together the calls take longer than the time-out, but one is answered now and then."""
     connection = RedisConnection(FakeServer(SlowTransport).connect, TIMEOUT_S, BackgroundTasks(unexpected))
