@@ -377,13 +377,17 @@ async def test_an_admission_that_nobody_waits_for_is_taken_back(redis: RedisServ
     options = msgspec.structs.replace(redis_options(redis.url, timeout_s=0.1), hold_ttl_ms=HOLD_TTL_IN_EARNEST_MS)
     store = RedisStore(options, UTC)
     await store.ping()
+    answered = 0
     for turns in range(1, 8):
         asking = asyncio.create_task(store.admit(ask(*LASTING)))
         for _ in range(turns):
             await asyncio.sleep(0)
         asking.cancel()
         await asyncio.wait([asking])
-    await until_nothing_is_counted(store)
+        answered += not asking.cancelled()
+    async with asyncio.timeout(10):  # Redis may have been quick: who was answered keeps what it holds.
+        while (await store.limit_statuses(LASTING[:1]))[0].used > answered:
+            await asyncio.sleep(HOLD_TTL_MS / 50_000)
     await store.close()
 
 
